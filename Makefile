@@ -1,0 +1,37 @@
+# `make demo` and `make test` do their own set-up; both work from a clean clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+# Exact pins: the same libraries everywhere (torch's CPU build where the index offers one).
+CONSTRAINTS = constraints.txt
+
+.PHONY: help demo test lint format install clean
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+install: $(STAMP)  ## virtual environment with everything in it
+
+demo: $(STAMP)  ## draw the demo scenes, segment and score them, write a picture
+	$(BIN)/python tools/demo.py
+
+test: $(STAMP)  ## the default tests
+	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the virtual environment, drawn scenes and runs
+	rm -rf $(VENV) data/scenes runs

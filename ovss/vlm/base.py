@@ -1,0 +1,328 @@
+"""What the method needs of a vision-language model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
+
+
+class GradCAM(NamedTuple):
+    """Cross-attention GradCAM of a batch of captions (eq. 1 of the paper).
+
+    Attributes:
+        maps: `(B, T, gh, gw)`, non-negative: a map for each token in tokenizer order, the leading
+            [ENC]/[CLS] token left out; padding is zero. `(L, N, B, T, gh, gw)` from `gradcam_all`,
+            for every layer and head.
+        match_logit: `(B,)`, the image-text-matching head's logit for "match".
+    """
+
+    maps: Tensor
+    match_logit: Tensor
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """How pixels are normalised: `(pixel / 255 - mean) / std`, RGB."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A padded batch of tokenised captions.
+
+    Attributes:
+        input_ids: `(B, T + 1)`, the leading special token included.
+        attention_mask: `(B, T + 1)`, 1 for tokens and 0 for padding.
+        groups: for each caption and each of its classes, indices into the T map tokens.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    groups: tuple[tuple[tuple[int, ...], ...], ...]
+
+
+class VLM(nn.Module, ABC):
+    """A frozen vision-language model with text-to-image cross-attention and a matching head.
+
+    A subclass serves `encode_image` and `_match`, and sets the attributes below. See
+    `ovss.vlm.blip` for the shortest example.
+
+    Attributes:
+        image_size: side S of the square input, in pixels.
+        patch_size: side of a patch, in pixels; the patch grid is S / patch_size on a side.
+        statistics: pixel mean and standard deviation the checkpoint was trained with.
+        num_layers: cross-attention layers.
+        num_heads: heads of each.
+        max_tokens: positions of the text encoder.
+        name: where the weights came from, for reports.
+        tokenizer: a fast tokenizer (offset mapping).
+    """
+
+    image_size: int
+    patch_size: int
+    statistics: ImageStatistics
+    num_layers: int
+    num_heads: int
+    max_tokens: int
+    name: str
+    tokenizer: Any
+
+    @property
+    def grid(self) -> int:
+        """Patches on a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def layers(self) -> range:
+        """Layers whose class tokens carry gradient.
+
+        Only the leading token feeds the matching head, so the last layer's maps are exactly zero
+        for every other token.
+        """
+        return range(self.num_layers - 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    # ---- text ----------------------------------------------------------------------------------
+
+    def token_count(self, text: str) -> int:
+        """Tokens of a text, special tokens included."""
+        return len(self.tokenizer(text)["input_ids"])
+
+    def captions(
+        self, classes: Sequence[str], template: str = TEMPLATE, separator: str = " "
+    ) -> list[Caption]:
+        """The classes in as few captions as the text encoder's positions allow."""
+        return split_captions(classes, self.token_count, self.max_tokens, template, separator)
+
+    def tokenize(self, captions: Sequence[Caption]) -> Tokens:
+        """Token ids, mask and class groups of captions, on the weights' device.
+
+        Raises:
+            ValueError: a caption is longer than the text encoder's positions.
+        """
+        encoded = self.tokenizer(
+            [caption.text for caption in captions],
+            padding=True,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+        )
+        if encoded["input_ids"].shape[1] > self.max_tokens:
+            longest = max(captions, key=lambda caption: self.token_count(caption.text))
+            raise ValueError(
+                f"Expected captions of at most {self.max_tokens} tokens, but got one of "
+                f"{self.token_count(longest.text)}: {longest.text[:80]!r}...; "
+                "split the classes with `vlm.captions(classes)`."
+            )
+        groups = tuple(
+            # -1: the maps leave out the leading special token.
+            tuple(
+                tuple(token - 1 for token in group)
+                for group in class_tokens(caption, [(int(a), int(b)) for a, b in offsets])
+            )
+            for caption, offsets in zip(captions, encoded["offset_mapping"], strict=True)
+        )
+        return Tokens(
+            self._prepare_ids(encoded["input_ids"]).to(self.device),
+            encoded["attention_mask"].to(self.device),
+            groups,
+        )
+
+    def _prepare_ids(self, input_ids: Tensor) -> Tensor:
+        """Hook for checkpoints whose text encoder wants another leading token."""
+        return input_ids
+
+    # ---- images and matching -------------------------------------------------------------------
+
+    @abstractmethod
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Image features that the text encoder attends to: `(B, 3, S, S)` -> `(B, 1 + g*g, D)`."""
+
+    @abstractmethod
+    def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
+        """Match logits `(B, 2)` (no match, match) of image features and captions, row by row."""
+
+    @abstractmethod
+    def _record_attention(self, layers: Sequence[int]) -> Any:
+        """Context manager that yields a dict filled by `_match`: layer -> probabilities.
+
+        The probabilities `(B, N, T + 1, 1 + g*g)` of the named cross-attention layers must
+        require grad, and what follows must be computed from them.
+        """
+
+    @torch.no_grad()
+    def match(self, features: Tensor, captions: Sequence[Caption]) -> Tensor:
+        """Match logits `(B, 2)` of image features `(B, 1 + g*g, D)` and B captions."""
+        return self._match(features, self.tokenize(captions))
+
+    # ---- GradCAM -------------------------------------------------------------------------------
+
+    def gradcam(
+        self,
+        pixel_values: Tensor,
+        captions: Sequence[Caption | str],
+        layer: int,
+        head: int | str,
+    ) -> GradCAM:
+        """Cross-attention GradCAM of one layer and head for photos and their captions.
+
+        Args:
+            pixel_values: `(B, 3, S, S)`, normalised.
+            captions: B captions.
+            layer: counted from 0.
+            head: counted from 0, or `"mean"` over heads.
+
+        Raises:
+            ValueError: shapes that do not fit, or a layer or head that does not exist or whose
+                maps are always zero.
+        """
+        self._check_pixels(pixel_values, len(captions))
+        tokens = self.tokenize(as_captions(captions))
+        return self.attend(self.encode_image(pixel_values), tokens, layer, head)
+
+    def gradcam_all(
+        self, pixel_values: Tensor, captions: Sequence[Caption | str]
+    ) -> GradCAM:
+        """GradCAM of all layers that carry gradient and all heads, from one pass.
+
+        Returns:
+            `maps` of shape `(L, N, B, T, g, g)` with L = `len(vlm.layers)`.
+        """
+        self._check_pixels(pixel_values, len(captions))
+        tokens = self.tokenize(as_captions(captions))
+        return self.attend_all(self.encode_image(pixel_values), tokens)
+
+    def attend(
+        self,
+        features: Tensor,
+        tokens: Tokens,
+        layer: int,
+        head: int | str,
+        gradient: bool = True,
+    ) -> GradCAM:
+        """`gradcam` from image features `(B, 1 + g*g, D)` and tokenised captions.
+
+        Args:
+            features: from `encode_image`.
+            tokens: from `tokenize`.
+            layer: counted from 0.
+            head: counted from 0, or `"mean"`.
+            gradient: False leaves out the gradient weight (attention alone, the paper's ablation).
+        """
+        self.check_choice(layer, head)
+        attention, gradients, logit = self._differentiate(features, tokens, [layer], gradient)
+        weighted = attention[0] * gradients[0].clamp(min=0) if gradient else attention[0]
+        weighted = weighted.mean(1) if head == "mean" else weighted[:, int(head)]
+        return GradCAM(self._to_grid(weighted, tokens), logit)
+
+    def attend_all(self, features: Tensor, tokens: Tokens) -> GradCAM:
+        """`gradcam_all` from image features and tokenised captions."""
+        attention, gradients, logit = self._differentiate(features, tokens, self.layers, True)
+        maps = [
+            self._to_grid(weights * gradient.clamp(min=0), tokens).transpose(0, 1)
+            for weights, gradient in zip(attention, gradients, strict=True)
+        ]
+        return GradCAM(torch.stack(maps), logit)
+
+    def _differentiate(
+        self, features: Tensor, tokens: Tokens, layers: Sequence[int], gradient: bool
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Attention probabilities of `layers`, the match logit's gradient for each, the logit."""
+        # Lightning predicts and tests in inference mode, where autograd cannot work.
+        with torch.inference_mode(False), torch.set_grad_enabled(gradient):
+            features = features.clone() if features.is_inference() else features.detach()
+            with self._record_attention(layers) as attention:
+                logit = self._match(features, tokens)[:, 1]
+            probabilities = [attention[layer] for layer in layers]
+            gradients = (
+                list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
+            )
+        return [p.detach() for p in probabilities], gradients, logit.detach().float()
+
+    def _to_grid(self, weighted: Tensor, tokens: Tokens) -> Tensor:
+        """`(B, ..., T + 1, 1 + g*g)` -> `(B, ..., T, g, g)`: no [CLS], padding zeroed, float32."""
+        mask = tokens.attention_mask[:, 1:]
+        mask = mask.view(mask.shape[0], *[1] * (weighted.dim() - 3), mask.shape[1], 1)
+        maps = weighted[..., 1:, 1:].float() * mask
+        return maps.unflatten(-1, (self.grid, self.grid))
+
+    # ---- checks --------------------------------------------------------------------------------
+
+    def check_choice(self, layer: int, head: int | str) -> None:
+        """Refuse a layer or head that does not exist or cannot work.
+
+        Raises:
+            ValueError: with the choices there are.
+        """
+        if layer == self.num_layers - 1:
+            raise ValueError(
+                f"Expected `layer` to be in 0..{self.layers[-1]}, but got {layer}: the last "
+                "layer's class tokens do not reach the matching head, so its maps are always zero."
+            )
+        if layer not in self.layers:
+            raise ValueError(
+                f"Expected `layer` to be in 0..{self.layers[-1]} (counted from 0), "
+                f"but got {layer}."
+            )
+        if head != "mean" and not (
+            isinstance(head, int) and not isinstance(head, bool) and 0 <= head < self.num_heads
+        ):
+            raise ValueError(
+                f"Expected `head` to be in 0..{self.num_heads - 1} (counted from 0) or 'mean', "
+                f"but got {head!r}."
+            )
+
+    def _check_pixels(self, pixel_values: Tensor, captions: int) -> None:
+        shape = (captions, 3, self.image_size, self.image_size)
+        if tuple(pixel_values.shape) != shape:
+            raise ValueError(
+                f"Expected `pixel_values` of shape {shape} ({captions} captions, images of "
+                f"{self.image_size} pixels), but got {tuple(pixel_values.shape)}; resize the "
+                "photos, or load the model with the `image_size` that you want."
+            )
+
+
+def as_captions(captions: Sequence[Caption | str]) -> list[Caption]:
+    """Plain strings become captions without classes."""
+    return [Caption(c) if isinstance(c, str) else c for c in captions]
+
+
+@contextmanager
+def probabilities_from_hooks(modules: dict[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Record what enters attention-dropout modules, starting the autograd graph there.
+
+    Args:
+        modules: layer -> the module that is called with that layer's attention probabilities.
+    """
+    recorded: dict[int, Tensor] = {}
+
+    def record(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            probabilities = inputs[0]
+            if torch.is_grad_enabled() and not probabilities.requires_grad:
+                probabilities.requires_grad_()  # parameters are frozen: the graph begins here
+            recorded[layer] = probabilities
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(record(layer)) for layer, module in modules.items()
+    ]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()

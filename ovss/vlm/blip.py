@@ -1,0 +1,120 @@
+"""BLIP with its image-text-matching head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovss.vlm.base import VLM, ImageStatistics, Tokens, probabilities_from_hooks
+from ovss.vlm.loading import load_pretrained, preprocessor_config, resize_positions
+
+CLIP_STATISTICS = ImageStatistics(
+    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+)
+"""The statistics BLIP was trained with (those of CLIP)."""
+
+
+class BlipITM(VLM):
+    """`transformers.BlipForImageTextRetrieval` behind the method's interface.
+
+    Args:
+        model: the frozen model.
+        tokenizer: its fast tokenizer.
+        name: where the weights came from.
+        statistics: pixel mean and standard deviation.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str = "blip",
+        statistics: ImageStatistics = CLIP_STATISTICS,
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.statistics = statistics
+        vision, text = model.config.vision_config, model.config.text_config
+        self.image_size, self.patch_size = vision.image_size, vision.patch_size
+        self.num_layers, self.num_heads = text.num_hidden_layers, text.num_attention_heads
+        self.max_tokens = text.max_position_embeddings
+        encode = tokenizer.get_vocab().get("[ENC]")
+        # Salesforce's published tokenizers know neither token; BLIP added [DEC], then [ENC].
+        self.encode_token = text.bos_token_id + 1 if encode is None else encode
+        if not 0 <= self.encode_token < text.vocab_size:
+            raise ValueError(
+                f"Expected an [ENC] token within the text encoder's {text.vocab_size} embeddings, "
+                f"but got id {self.encode_token}; this is not a BLIP-ITM checkpoint."
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        image_size: int | None = None,
+        revision: str | None = None,
+    ) -> BlipITM:
+        """Load a BLIP-ITM checkpoint.
+
+        Args:
+            name_or_path: hub id such as `Salesforce/blip-itm-large-flickr`, or a local folder.
+            image_size: side of the square input in pixels, a multiple of the patch size; position
+                embeddings are interpolated to it. Default: the checkpoint's own.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            FileNotFoundError: no such folder or model, or files missing.
+            ValueError: another architecture, no matching head, or an impossible `image_size`.
+        """
+        from transformers import BlipForImageTextRetrieval
+
+        model, tokenizer = load_pretrained(
+            BlipForImageTextRetrieval, name_or_path, revision, "blip"
+        )
+        preprocessing = preprocessor_config(name_or_path, revision)
+        statistics = ImageStatistics(
+            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),  # type: ignore[arg-type]
+            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),  # type: ignore[arg-type]
+        )
+        vision = model.config.vision_config
+        if image_size is not None and image_size != vision.image_size:
+            if image_size < vision.patch_size or image_size % vision.patch_size:
+                raise ValueError(
+                    f"Expected `image_size` to be a multiple of the patch size "
+                    f"{vision.patch_size}, but got {image_size}."
+                )
+            embeddings = model.vision_model.embeddings
+            embeddings.position_embedding = resize_positions(
+                embeddings.position_embedding, image_size // vision.patch_size
+            )
+            vision.image_size = embeddings.image_size = image_size
+        return cls(model, tokenizer, str(name_or_path), statistics)
+
+    def _prepare_ids(self, input_ids: Tensor) -> Tensor:
+        # transformers leaves [CLS] in place; BLIP's matching head was trained on [ENC].
+        return torch.cat([torch.full_like(input_ids[:, :1], self.encode_token), input_ids[:, 1:]], 1)
+
+    @torch.no_grad()
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """See `VLM.encode_image`."""
+        return self.model.vision_model(pixel_values=pixel_values).last_hidden_state
+
+    def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
+        hidden = self.model.text_encoder(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            encoder_hidden_states=features,
+        ).last_hidden_state
+        return self.model.itm_head(hidden[:, 0])
+
+    def _record_attention(self, layers: Sequence[int]) -> Any:
+        blocks = self.model.text_encoder.encoder.layer
+        return probabilities_from_hooks(
+            {layer: blocks[layer].crossattention.self.dropout for layer in layers}
+        )

@@ -1,0 +1,114 @@
+"""Weights from a hub id or a local folder, with errors that name what was expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def load_pretrained(
+    architecture: Any, name_or_path: str | Path, revision: str | None, model_type: str
+) -> tuple[Any, Any]:
+    """A frozen transformers model in float32 and eval mode, and its fast tokenizer.
+
+    safetensors are taken where there are any, else `pytorch_model.bin` through torch's
+    `weights_only` loader; code from the hub is never run.
+
+    Args:
+        architecture: the transformers class.
+        name_or_path: hub id or local folder.
+        revision: branch, tag or commit on the hub.
+        model_type: what `config.json` must say.
+
+    Raises:
+        FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
+        ValueError: a checkpoint of another architecture, or without some of the weights.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = str(name_or_path)
+    expected = (
+        f"a hub id or a folder with config.json ({architecture.__name__}), model.safetensors or "
+        "pytorch_model.bin, and the tokenizer's files"
+    )
+    local = Path(name).is_dir()
+    if not local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise FileNotFoundError(f"Expected {expected}, but there is no folder {name}.")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, but could not read the configuration of {name!r}"
+            f"{f' at revision {revision}' if revision else ''}: {error}"
+        ) from error
+    if config.model_type != model_type:
+        raise ValueError(
+            f"Expected a {model_type!r} checkpoint for {architecture.__name__}, but "
+            f"{name!r} is of type {config.model_type!r}."
+        )
+    try:
+        model, info = architecture.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, but could not load the weights of {name!r}: {error}"
+        ) from error
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        raise ValueError(
+            f"Expected the checkpoint {name!r} to hold all weights of {architecture.__name__}, "
+            f"its image-text-matching head among them, but it lacks "
+            f"{(missing + mismatched)[:5]} ({len(missing) + len(mismatched)} in all). "
+            "Captioning and question-answering checkpoints do not work; take an ITM one."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"Expected a fast tokenizer (tokenizer.json) beside {name!r}, but got "
+            f"{type(tokenizer).__name__}, which cannot map tokens to characters."
+        )
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[str, Any]:
+    """The checkpoint's `preprocessor_config.json`; empty where there is none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        str(name_or_path),
+        "preprocessor_config.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def resize_positions(positions: Tensor, grid: int) -> nn.Parameter:
+    """Position embeddings `(1 + n*n, D)` or `(1, 1 + n*n, D)` on another square patch grid.
+
+    Bicubic, `align_corners=False`, the [CLS] position kept, as in BLIP's own code.
+    """
+    batched = positions.dim() == 3
+    table = positions if batched else positions[None]
+    old = round((table.shape[1] - 1) ** 0.5)
+    if old == grid:
+        return nn.Parameter(positions.detach(), requires_grad=False)
+    patches = table[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    patches = nn.functional.interpolate(
+        patches.float(), size=(grid, grid), mode="bicubic", align_corners=False
+    )
+    patches = patches.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)
+    resized = torch.cat([table[:, :1], patches], 1).detach()
+    return nn.Parameter(resized if batched else resized[0], requires_grad=False)
