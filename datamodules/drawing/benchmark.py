@@ -1,0 +1,95 @@
+"""Writes drawn scenes as a benchmark in the layout of PASCAL VOC."""
+
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from datamodules.drawing.scene import draw_scene
+
+TRAIN_SEED = 0
+"""Training scenes have the seeds from here on, below `DEV_SEED`."""
+DEV_SEED = 10_000_000
+VAL_SEED = 20_000_000
+
+_CHUNK = 25
+
+
+def _voc_palette() -> list[int]:
+    """PASCAL VOC's colours, 256 x RGB: the bits of an index, three at a time, high bit first."""
+    palette = []
+    for index in range(256):
+        for channel in range(3):
+            bits = ((index >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
+            palette.append(sum(bits))
+    return palette
+
+
+def _write_scene(folder: Path, size: int, scene: tuple[str, int]) -> None:
+    name, seed = scene
+    photo, mask = draw_scene(seed, size)
+    # Full colour resolution: the patterns that tell the classes apart are a few pixels wide.
+    Image.fromarray(photo).save(folder / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+    image = Image.fromarray(mask)
+    image.putpalette(_voc_palette())
+    image.save(folder / "SegmentationClass" / f"{name}.png")
+
+
+def write_benchmark(
+    root: str | Path, dev: int = 400, val: int = 400, size: int = 128, workers: int = 2
+) -> Path:
+    """Draws the splits `dev` (for choosing settings) and `val` (held out) into `root`.
+
+    The files are the same bytes each time on given versions of NumPy, OpenCV and Pillow, however
+    many processes draw them. They appear all at once: an interrupted run leaves nothing behind
+    that looks finished.
+
+    Args:
+        root: Folder that gets `VOCdevkit/VOC2012`, with JPEG photos, palette masks and split lists.
+        dev: Scenes in the dev split.
+        val: Scenes in the val split.
+        size: Height and width of a scene in pixels.
+        workers: Processes that draw; 0 draws in this one.
+
+    Returns:
+        The folder `VOC2012`.
+
+    Raises:
+        FileExistsError: If `root` holds a VOC2012 already.
+    """
+    target = Path(root) / "VOCdevkit" / "VOC2012"
+    if target.exists():
+        raise FileExistsError(
+            f"Expected `root` to hold no benchmark yet, but got {target}: delete it to draw anew."
+        )
+    splits = {
+        "dev": [(f"dev_{i:05d}", DEV_SEED + i) for i in range(dev)],
+        "val": [(f"val_{i:05d}", VAL_SEED + i) for i in range(val)],
+    }
+    scenes = [scene for split in splits.values() for scene in split]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".VOC2012-", dir=target.parent))
+    try:
+        folder.chmod(0o755)  # mkdtemp's folders are private, a data set is not
+        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (folder / name).mkdir(parents=True)
+        write = partial(_write_scene, folder, size)
+        if workers:
+            # spawn: forking a process that runs PyTorch threads can hang.
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                list(pool.map(write, scenes, chunksize=_CHUNK))
+        else:
+            for scene in scenes:
+                write(scene)
+        for split, listed in splits.items():
+            text = "".join(f"{name}\n" for name, _ in listed)
+            (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(text)
+        folder.rename(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return target

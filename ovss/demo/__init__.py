@@ -1,0 +1,9 @@
+"""The weights that ship with the package: a tiny BLIP-ITM for the demo's drawn scenes."""
+
+from pathlib import Path
+
+CHECKPOINT = Path(__file__).parent / "blip"
+"""Folder of the weights, in the layout that `ovss.vlm.BlipITM.from_pretrained` reads.
+
+`tools/train_demo_vlm.py` made it; `training.json` in it says how.
+"""
