@@ -1,0 +1,5 @@
+"""Dense CRF in plain PyTorch."""
+
+from ovss.crf.dense import DenseCRF
+
+__all__ = ["DenseCRF"]
