@@ -1,0 +1,94 @@
+"""What the method and the scores need to know of a benchmark, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+Protocol = Literal["standard", "released"]
+"""`standard`: the field's scoring (mmsegmentation's). `released`: the paper's own code's."""
+
+BackgroundRule = Literal["always", "few", "never"]
+"""When the method adds a background channel: always, when fewer than 3 classes are looked for
+(the released code's rule for Pascal Context, ADE20K and COCO-Stuff), or never."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Classes of a benchmark and how they are scored.
+
+    Attributes:
+        key: short name, such as `voc21`.
+        title: name for people, such as `Pascal VOC 2012 (21 classes)`.
+        protocol: how masks become labels and how classes are averaged.
+        classes: a name for each label 0..K-1, background included where it is scored.
+        prompts: for each label the names to look for (synonyms); empty for labels that are never
+            looked for, such as background.
+        released_prompts: the same with the released code's spelling.
+        palette: an RGB colour for each label.
+        background: the background's label; None where there is none.
+        background_rule: when the method adds a background channel.
+        ignore_index: mask value that is not scored.
+        rescale: the released code min-max scales this benchmark's maps (COCO).
+        normalise: False where the released code feeds pixels in 0..1, resized bilinearly (ADE20K).
+        expected: photos in the whole split; None where any number will do.
+    """
+
+    key: str
+    title: str
+    protocol: Protocol
+    classes: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    palette: tuple[tuple[int, int, int], ...]
+    released_prompts: tuple[tuple[str, ...], ...] = ()
+    background: int | None = None
+    background_rule: BackgroundRule = "never"
+    ignore_index: int = 255
+    rescale: bool = False
+    normalise: bool = True
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "palette"):
+            if len(getattr(self, name)) != len(self.classes):
+                raise ValueError(
+                    f"Expected `{name}` to have an entry for each of the {len(self.classes)} "
+                    f"classes, but got {len(getattr(self, name))}."
+                )
+        if (self.background is None) != (self.background_rule == "never"):
+            raise ValueError(
+                "Expected `background` to be a label exactly where the background rule can add "
+                f"one, but got background={self.background} with rule {self.background_rule!r}."
+            )
+
+    @property
+    def searchable(self) -> tuple[int, ...]:
+        """Labels that can be looked for."""
+        return tuple(label for label, names in enumerate(self.prompts) if names)
+
+    def has_background(self, looked_for: int) -> bool:
+        """Whether a photo with that many classes to look for gets a background channel."""
+        return self.background_rule == "always" or (
+            self.background_rule == "few" and looked_for < 3
+        )
+
+
+class PhotoBatch(NamedTuple):
+    """Some photos on their way through the method.
+
+    Attributes:
+        ids: a name for each photo, unique in its data set.
+        photos: uint8 RGB, `(3, H_i, W_i)` each.
+        pixel_values: `(B, 3, S, S)`, resized and normalised for the VLM.
+        present: image-level labels of each photo, in ascending order; None where unknown.
+        masks: ground truth `(H_i, W_i)` uint8 each; None where there is none.
+    """
+
+    ids: Sequence[str]
+    photos: Sequence[Tensor]
+    pixel_values: Tensor
+    present: Sequence[tuple[int, ...]] | None = None
+    masks: Sequence[Tensor] | None = None

@@ -1,0 +1,145 @@
+"""Class maps on the patch grid -> a label map of the photo's size (section 3.4 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss.crf import DenseCRF
+from ovss.salience import min_max
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Threshold, upsample, add a background, blur, refine, and take the best class.
+
+    Attributes:
+        threshold: grid values whose min-max scaled map is below it become 0; in 0..1.
+        blur: the Gaussian's sigma as a share of the photo's longer side; 0 for none.
+        crf: the dense CRF's settings; None for none.
+
+    Degenerate maps have defined results: the min-max of a constant map is 0, so a class without
+    any evidence never wins over one with some, and a photo where nothing has any is background
+    (or, without a background channel, the first class).
+    """
+
+    threshold: float = 0.15
+    blur: float = 0.05
+    crf: DenseCRF | None = field(default_factory=DenseCRF)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"Expected `threshold` to be in 0..1, but got {self.threshold}.")
+        if self.blur < 0:
+            raise ValueError(f"Expected `blur` to be 0 or more, but got {self.blur}.")
+
+    def __call__(
+        self, maps: Tensor, photo: Tensor, background: bool = True, rescale: bool = False
+    ) -> Tensor:
+        """Label one photo.
+
+        Args:
+            maps: `(K, gh, gw)`, non-negative, a map for each class.
+            photo: `(3, H, W)` uint8 RGB.
+            background: whether to add a background channel, 1 where every class is 0.
+            rescale: min-max scale each upsampled class, as the released code does for COCO.
+
+        Returns:
+            `(H, W)` int64: k for the k-th class counted from 1, 0 for background.
+        """
+        return self.batch([maps], [photo], [background], rescale)[0]
+
+    def batch(
+        self,
+        maps: Sequence[Tensor],
+        photos: Sequence[Tensor],
+        backgrounds: Sequence[bool],
+        rescale: bool = False,
+    ) -> list[Tensor]:
+        """Label several photos of any sizes; see `__call__`."""
+        channels = [
+            self.channels(m, (p.shape[-2], p.shape[-1]), b, rescale)
+            for m, p, b in zip(maps, photos, backgrounds, strict=True)
+        ]
+        # A single channel has nothing to refine.
+        several = [i for i, c in enumerate(channels) if c.shape[0] > 1]
+        if self.crf is not None and several:
+            refined = self.crf(
+                [channels[i].softmax(0) for i in several], [photos[i] for i in several]
+            )
+            for i, q in zip(several, refined, strict=True):
+                channels[i] = q
+        return [
+            c.argmax(0) + (0 if b else 1) for c, b in zip(channels, backgrounds, strict=True)
+        ]
+
+    def channels(
+        self, maps: Tensor, size: tuple[int, int], background: bool, rescale: bool = False
+    ) -> Tensor:
+        """What competes for the pixels: `(K + background, H, W)`, before refinement.
+
+        Raises:
+            ValueError: no class and no background, or maps that are not finite.
+        """
+        if maps.dim() != 3 or (maps.shape[0] == 0 and not background):
+            raise ValueError(
+                "Expected `maps` of shape (K, gh, gw) with at least one class or a background, "
+                f"but got shape {tuple(maps.shape)} and background={background}."
+            )
+        maps = maps.float()
+        grid = torch.where(min_max(maps) < self.threshold, 0.0, maps)
+        rows = upsampling(grid.shape[-2], size[0]).to(maps)
+        columns = upsampling(grid.shape[-1], size[1]).to(maps)
+        classes = rows @ grid @ columns.T
+        if rescale:
+            classes = min_max(classes)
+        if background:
+            nothing = classes.amax(0) == 0 if len(classes) else torch.ones(size, device=maps.device)
+            classes = torch.cat([nothing[None].to(classes.dtype), classes])
+        if self.blur:
+            sigma = self.blur * max(size)
+            rows, columns = blurring(size[0], sigma).to(maps), blurring(size[1], sigma).to(maps)
+            classes = min_max(rows @ classes @ columns.T)
+        return classes
+
+
+@lru_cache(maxsize=64)
+def upsampling(source: int, target: int) -> Tensor:
+    """Matrix `(target, source)` of linear interpolation with aligned corners."""
+    positions = np.arange(target) * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    low = np.minimum(positions.astype(int), max(source - 2, 0))
+    weight = positions - low
+    matrix = np.zeros((target, source))
+    matrix[np.arange(target), low] = 1 - weight
+    if source > 1:
+        matrix[np.arange(target), low + 1] += weight
+    return _plain(matrix)
+
+
+@lru_cache(maxsize=64)
+def blurring(size: int, sigma: float) -> Tensor:
+    """Matrix `(size, size)` of a Gaussian filter, equal to SciPy's with its defaults.
+
+    The kernel reaches 4 sigma (`truncate=4`); beyond the border the signal is mirrored with the
+    edge repeated (`mode="reflect"`).
+    """
+    radius = int(4 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    sources = np.mod(np.arange(size)[:, None] + offsets, 2 * size)
+    sources = np.where(sources < size, sources, 2 * size - 1 - sources)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size)[:, None], sources), kernel)
+    return _plain(matrix)
+
+
+def _plain(matrix: np.ndarray) -> Tensor:
+    # Cached across calls in and out of inference mode, so it must not be an inference tensor.
+    with torch.inference_mode(False):
+        return torch.from_numpy(matrix.astype(np.float32))

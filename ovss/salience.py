@@ -1,0 +1,215 @@
+"""Salience DropOut: look, blank the most salient patches, look again (section 3.3 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ovss.captions import Caption
+from ovss.vlm.base import VLM, Tokens
+
+Variant = Literal["paper", "released"]
+"""`paper`: the method as published. `released`: the released code's numerics."""
+
+
+class Rounds(NamedTuple):
+    """What each round of Salience DropOut saw.
+
+    Attributes:
+        maps: for each photo `(rounds, K_i, g, g)`, the class maps of each round, zero at the
+            patches that were dropped before it.
+        dropped: `(rounds, B, g, g)` bool, the patches blank in each round's input.
+        match_logit: for each photo `(rounds, captions of the photo)`.
+    """
+
+    maps: list[Tensor]
+    dropped: Tensor
+    match_logit: list[Tensor]
+
+
+@dataclass(frozen=True)
+class SalienceDropout:
+    """GradCAM in several rounds, the most salient patches blanked between them.
+
+    Attributes:
+        rounds: how often to look; 1 is GradCAM alone.
+        patches: patches dropped after a round: a count, or a fraction of the patch grid in (0, 1).
+            The released code drops 10 of 441, whatever the image size.
+        variant: `released` counts round 0 twice and sums, rather than averages, the word pieces of
+            a caption's last class.
+        relevance: `attention` leaves out the gradient weight (an ablation).
+    """
+
+    rounds: int = 4
+    patches: int | float = 10
+    variant: Variant = "paper"
+    relevance: Literal["gradcam", "attention"] = "gradcam"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rounds, bool) or self.rounds < 1:
+            raise ValueError(f"Expected `rounds` to be at least 1, but got {self.rounds}.")
+        if self.patches <= 0 or (self.patches >= 1 and self.patches != int(self.patches)):
+            raise ValueError(
+                "Expected `patches` to be a positive count or a fraction in (0, 1), but got "
+                f"{self.patches}."
+            )
+        if self.variant not in ("paper", "released"):
+            raise ValueError(
+                f"Expected `variant` to be 'paper' or 'released', but got {self.variant!r}."
+            )
+        if self.relevance not in ("gradcam", "attention"):
+            raise ValueError(
+                "Expected `relevance` to be 'gradcam' or 'attention', but got "
+                f"{self.relevance!r}."
+            )
+
+    def __call__(
+        self,
+        vlm: VLM,
+        pixel_values: Tensor,
+        captions: Sequence[Caption | Sequence[Caption]],
+        layer: int,
+        head: int | str,
+        rescale: bool = False,
+    ) -> list[Tensor]:
+        """Class maps of photos, summed over the rounds.
+
+        Args:
+            vlm: the frozen model.
+            pixel_values: `(B, 3, S, S)`, normalised.
+            captions: for each photo its caption, or the captions that share its classes.
+            layer: cross-attention layer, counted from 0.
+            head: head, counted from 0, or `"mean"`.
+            rescale: see `look`.
+
+        Returns:
+            For each photo `(K_i, g, g)`, non-negative, in the order of its captions' classes.
+        """
+        rounds = self.look(vlm, pixel_values, captions, layer, head, rescale)
+        return [self.combine(maps) for maps in rounds.maps]
+
+    def combine(self, maps: Tensor) -> Tensor:
+        """Sum `(rounds, K, g, g)` over the rounds; `released` counts the first one twice."""
+        total = maps.sum(0)
+        return total + maps[0] if self.variant == "released" else total
+
+    def look(
+        self,
+        vlm: VLM,
+        pixel_values: Tensor,
+        captions: Sequence[Caption | Sequence[Caption]],
+        layer: int,
+        head: int | str,
+        rescale: bool = False,
+    ) -> Rounds:
+        """The rounds one by one.
+
+        Args:
+            vlm: the frozen model.
+            pixel_values: `(B, 3, S, S)`, normalised.
+            captions: for each photo its caption or captions; a photo without any gives no map.
+            layer: cross-attention layer, counted from 0.
+            head: head, counted from 0, or `"mean"`.
+            rescale: min-max scale a round's class maps when every class is one token, as the
+                released code's drawing function does to its COCO maps.
+        """
+        vlm.check_choice(layer, head)
+        per_photo = [[c] if isinstance(c, Caption) else list(c) for c in captions]
+        if len(per_photo) != pixel_values.shape[0]:
+            raise ValueError(
+                f"Expected captions for {pixel_values.shape[0]} photos, but got {len(per_photo)}."
+            )
+        count, grid, device = len(per_photo), vlm.grid, pixel_values.device
+        owner = [photo for photo, own in enumerate(per_photo) for _ in own]
+        dropped = torch.zeros(count, grid * grid, dtype=torch.bool, device=device)
+        if not owner:
+            empty = [torch.zeros(self.rounds, 0, grid, grid, device=device) for _ in per_photo]
+            nothing = torch.zeros(self.rounds, count, grid, grid, dtype=torch.bool, device=device)
+            return Rounds(empty, nothing, [torch.zeros(self.rounds, 0, device=device)] * count)
+        tokens = vlm.tokenize([caption for own in per_photo for caption in own])
+        pooling = self._pooling(tokens)
+        members = (pooling > 0).any(1, keepdim=True).to(pooling.dtype)
+        rows = torch.tensor(owner, device=device)
+        one_caption_each = owner == list(range(count))
+        history, pooled, logits = [], [], []
+        for number in range(self.rounds):
+            features = vlm.encode_image(_blank(pixel_values, dropped.view(count, grid, grid)))
+            seen = vlm.attend(
+                features if one_caption_each else features[rows],
+                tokens,
+                layer,
+                head,
+                gradient=self.relevance == "gradcam",
+            )
+            maps = seen.maps.flatten(2) * ~dropped[rows, None]
+            history.append(dropped.view(count, grid, grid))
+            pooled.append((pooling @ maps).unflatten(-1, (grid, grid)))
+            logits.append(seen.match_logit)
+            if number + 1 < self.rounds:
+                salience = torch.zeros(count, grid * grid, dtype=maps.dtype, device=device)
+                salience.index_add_(0, rows, (members @ maps)[:, 0])
+                dropped = dropped | most_salient(salience, self._count(grid * grid))
+        by_round, by_logit = torch.stack(pooled, 1), torch.stack(logits, 1)
+        maps_of_photo, logits_of_photo = [], []
+        for photo in range(count):
+            own = [row for row, other in enumerate(owner) if other == photo]
+            groups = [tokens.groups[row] for row in own]
+            parts = [by_round[row, :, : len(g)] for row, g in zip(own, groups, strict=True)]
+            class_maps = torch.cat([by_round.new_zeros(self.rounds, 0, grid, grid), *parts], 1)
+            if (
+                rescale
+                and self.variant == "released"
+                and all(len(group) == 1 for g in groups for group in g)
+            ):
+                class_maps = min_max(class_maps)
+            maps_of_photo.append(class_maps)
+            logits_of_photo.append(by_logit[own].T)
+        return Rounds(maps_of_photo, torch.stack(history), logits_of_photo)
+
+    def _count(self, patches: int) -> int:
+        """Patches to drop after a round, of `patches` in all."""
+        share = self.patches * patches if self.patches < 1 else self.patches
+        return min(max(1, round(share)), patches)
+
+    def _pooling(self, tokens: Tokens) -> Tensor:
+        """`(B, K, T)` weights that average the tokens of each class; unused rows are zero."""
+        width = max(len(groups) for groups in tokens.groups)
+        weights = torch.zeros(len(tokens.groups), width, tokens.input_ids.shape[1] - 1)
+        for row, groups in enumerate(tokens.groups):
+            for k, group in enumerate(groups):
+                summed = self.variant == "released" and k == len(groups) - 1
+                weights[row, k, list(group)] = 1.0 if summed else 1.0 / len(group)
+        return weights.to(tokens.input_ids.device)
+
+
+def most_salient(salience: Tensor, count: int) -> Tensor:
+    """The `count` largest positive entries of each row; ties go to the lower index.
+
+    Args:
+        salience: `(B, P)`, non-negative; zeros are never chosen.
+        count: at most how many entries to choose.
+
+    Returns:
+        `(B, P)` bool.
+    """
+    order = salience.argsort(dim=1, descending=True, stable=True)[:, :count]
+    chosen = torch.zeros_like(salience, dtype=torch.bool).scatter_(1, order, True)
+    return chosen & (salience > 0)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Scale each map of `(..., H, W)` to 0..1; a constant map becomes 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+
+
+def _blank(pixel_values: Tensor, dropped: Tensor) -> Tensor:
+    """Zero the normalised pixels of dropped patches `(B, g, g)`."""
+    side = pixel_values.shape[-1] // dropped.shape[-1]
+    visible = ~dropped.repeat_interleave(side, 1).repeat_interleave(side, 2)
+    return pixel_values * visible[:, None]
