@@ -20,6 +20,15 @@ GOLDEN = Path(__file__).parent / "data" / "golden_crf"
 PYDENSECRF = ["astronaut_320x240_c3", "coffee_160x120_c21", "rocket_240x180_c6"]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    # Two threads that wait for each other crawl where test processes fill all cores.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def load(name):
     stored = np.load(GOLDEN / f"{name}.npz")
     run = json.loads(str(stored["settings"]))
@@ -171,6 +180,16 @@ class TestSeveralPhotos:
         assert split.stages[0].offsets.diff().max() <= 8
         assert torch.allclose(split(values), expected, atol=1e-6)
 
+    def test_number_of_threads_does_not_matter(self, monkeypatch):
+        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        inputs = [random_input(3, 21, 30 + i, seed=i) for i in range(3)]
+        probabilities, photos = [p for p, _ in inputs], [photo for _, photo in inputs]
+        expected = DenseCRF()(probabilities, photos)
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            for q, one in zip(DenseCRF()(probabilities, photos), expected, strict=True):
+                assert torch.equal(q, one)
+
     def test_no_state_between_photos(self):
         crf = DenseCRF()
         first, second = random_input(3, 24, 17), random_input(3, 24, 17, seed=1)
@@ -211,11 +230,13 @@ class TestModes:
         finally:
             torch.set_default_dtype(torch.float32)
 
-    def test_threads_calling_at_once(self):
+    def test_threads_calling_at_once(self, monkeypatch):
+        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 2)
         inputs = [random_input(3, 30 + i % 2, 40, seed=i) for i in range(6)]
         expected = [DenseCRF()(*one) for one in inputs]
         _spatial.cache_clear()
         results = [None] * len(inputs)
+        torch.set_num_threads(2)
 
         def work(i):
             results[i] = DenseCRF()([inputs[i][0]] * 2, [inputs[i][1]] * 2)
@@ -250,10 +271,7 @@ class TestThreads:
     @pytest.fixture
     def four_cores(self, monkeypatch):
         monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
-        before = torch.get_num_threads()
         torch.set_num_threads(4)
-        yield
-        torch.set_num_threads(before)
 
     def test_one_intra_op_thread_a_photo(self, four_cores):
         seen = map_photos(lambda _: (threading.get_ident(), torch.get_num_threads()), range(8))
@@ -284,12 +302,7 @@ class TestThreads:
 
     def test_no_threads_where_the_caller_has_one(self, monkeypatch):
         monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            seen = map_photos(lambda _: threading.get_ident(), range(8))
-        finally:
-            torch.set_num_threads(before)
+        seen = map_photos(lambda _: threading.get_ident(), range(8))
         assert set(seen) == {threading.get_ident()}
 
     def test_available_cores(self):

@@ -43,6 +43,11 @@ def _softmax_of_sum(terms: Sequence[Tensor], out: Tensor) -> None:
 
 
 def _softmax(energy: Tensor) -> Tensor:
-    if energy.device.type == "cpu" and energy.shape[1] < _SHORT_ROW:
-        return energy.T.contiguous().softmax(0).T
-    return energy.softmax(1)
+    if energy.device.type != "cpu" or energy.shape[1] >= _SHORT_ROW:
+        return energy.softmax(1)
+    # Not softmax(0), whose last bits depend on how the columns fall to threads.
+    columns = energy.T.contiguous()
+    columns -= columns.amax(0)
+    columns.exp_()
+    columns /= columns.sum(0)
+    return columns.T
