@@ -1,0 +1,154 @@
+"""Scores from one confusion matrix over the whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ovss.benchmark import Protocol
+
+
+class SegmentationScores(Metric):
+    """mIoU and its company, counted in int64 and divided in float64.
+
+    Photos of any size add to one confusion matrix, which is summed over processes once, at the
+    end. Means over classes leave out classes that do not count:
+
+    - `standard`: a class counts when it is in the ground truth or was predicted (mmsegmentation's
+      mean). A class predicted but absent counts as 0.
+    - `released`: a class counts when it is in the ground truth (the paper's own code).
+
+    Args:
+        num_classes: labels are 0..num_classes - 1.
+        ignore_index: ground-truth value whose pixels are not scored.
+        protocol: which classes a mean covers.
+
+    Example:
+        >>> scores = SegmentationScores(num_classes=2)
+        >>> scores.update(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[0, 0], [1, 255]]))
+        >>> round(float(scores.compute()["mIoU"]), 3)
+        0.5
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    confusion: Tensor
+    photos: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        protocol: Protocol = "standard",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_classes < 1:
+            raise ValueError(f"Expected `num_classes` to be at least 1, but got {num_classes}.")
+        if 0 <= ignore_index < num_classes:
+            raise ValueError(
+                f"Expected `ignore_index` to lie outside 0..{num_classes - 1}, but got "
+                f"{ignore_index}."
+            )
+        if protocol not in ("standard", "released"):
+            raise ValueError(
+                f"Expected `protocol` to be 'standard' or 'released', but got {protocol!r}."
+            )
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.protocol = protocol
+        shape = (num_classes, num_classes)
+        self.add_state("confusion", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("photos", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]
+    ) -> None:
+        """Add label maps: one `(H, W)`, a batch `(B, H, W)`, or lists of `(H_i, W_i)`.
+
+        Args:
+            preds: predicted labels, each in 0..num_classes - 1.
+            target: ground-truth labels, `ignore_index` allowed.
+
+        Raises:
+            ValueError: shapes that differ, or a label outside the classes.
+        """
+        preds, target = _as_list(preds), _as_list(target)
+        if len(preds) != len(target):
+            raise ValueError(
+                f"Expected as many predictions as masks, but got {len(preds)} and {len(target)}."
+            )
+        for predicted, true in zip(preds, target, strict=True):
+            self.confusion += confusion_matrix(
+                predicted, true, self.num_classes, self.ignore_index
+            ).to(self.confusion.device)
+            self.photos += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores, in 0..1.
+
+        Returns:
+            `mIoU`, `pixel_accuracy`, `mean_accuracy` and `fw_IoU` (frequency-weighted IoU), float64
+            scalars; `IoU` and `accuracy`, `(num_classes,)` float64, NaN for classes that do not
+            count; `photos`, an int64 scalar.
+        """
+        return scores_of(self.confusion, self.protocol) | {"photos": self.photos.clone()}
+
+
+def confusion_matrix(
+    predicted: Tensor, true: Tensor, num_classes: int, ignore_index: int = 255
+) -> Tensor:
+    """Pixel counts `(true, predicted)` of two label maps of one shape, int64.
+
+    Raises:
+        ValueError: shapes that differ, or a label outside the classes.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"Expected a prediction of the mask's size {tuple(true.shape)}, but got "
+            f"{tuple(predicted.shape)}."
+        )
+    scored = true != ignore_index
+    rows, columns = true[scored].long(), predicted.to(true.device)[scored].long()
+    for name, labels in (("mask", rows), ("prediction", columns)):
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            outside = labels[(labels < 0) | (labels >= num_classes)].unique().tolist()
+            raise ValueError(
+                f"Expected {name} labels in 0..{num_classes - 1} (or {ignore_index} to ignore), "
+                f"but got {outside[:5]}."
+            )
+    counts = torch.bincount(rows * num_classes + columns, minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
+
+
+def scores_of(confusion: Tensor, protocol: Protocol = "standard") -> dict[str, Tensor]:
+    """Scores of a confusion matrix `(K, K)`; see `SegmentationScores.compute`."""
+    matrix = confusion.double()
+    hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    union = truth + predicted - hits
+    in_truth = truth > 0
+    counted = in_truth if protocol == "released" else union > 0
+    nan = torch.full_like(hits, torch.nan)
+    iou = torch.where(counted, hits / union, nan)
+    accuracy = torch.where(in_truth, hits / truth, nan)
+    share = truth / truth.sum()
+    return {
+        "mIoU": iou.nanmean(),
+        "pixel_accuracy": hits.sum() / matrix.sum(),
+        "mean_accuracy": accuracy.nanmean(),
+        "fw_IoU": (share * iou.nan_to_num())[in_truth].sum(),
+        "IoU": iou,
+        "accuracy": accuracy,
+    }
+
+
+def _as_list(labels: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(labels, Tensor):
+        return [labels] if labels.dim() == 2 else list(labels)
+    return list(labels)

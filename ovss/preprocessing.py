@@ -1,0 +1,107 @@
+"""Photo file -> pixels -> what the VLM reads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+# albumentations asks the network for a newer version of itself on import unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a VLM wants its photos.
+
+    Attributes:
+        image_size: side S of the square input, in pixels.
+        mean: per channel, of pixels in 0..1.
+        std: per channel, of pixels in 0..1.
+        interpolation: `bicubic`, or `bilinear` for the released code's ADE20K.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+class PilResize(A.ImageOnlyTransform):
+    """Square resize with Pillow.
+
+    Pillow low-passes when it shrinks, OpenCV's bicubic does not; the checkpoints and the released
+    code saw Pillow's.
+
+    Args:
+        size: side in pixels.
+        interpolation: `bicubic` or `bilinear`.
+    """
+
+    class InitSchema(A.ImageOnlyTransform.InitSchema):
+        size: int
+        interpolation: str
+
+    def __init__(self, size: int, interpolation: str = "bicubic") -> None:
+        super().__init__(p=1.0)
+        self.size = size
+        self.interpolation = interpolation
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """Resize `(H, W, 3)` uint8."""
+        how = Image.Resampling[self.interpolation.upper()]
+        return np.asarray(Image.fromarray(img).resize((self.size, self.size), how))
+
+
+class Preprocess:
+    """`(H, W, 3)` uint8 RGB -> `(3, S, S)` float32, resized and normalised.
+
+    Args:
+        spec: what the VLM wants.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = spec
+        self.pipeline = A.Compose(
+            [
+                PilResize(spec.image_size, spec.interpolation),
+                A.Normalize(mean=spec.mean, std=spec.std, max_pixel_value=255.0),
+            ]
+        )
+
+    def __call__(self, photo: np.ndarray) -> Tensor:
+        """Run the pipeline."""
+        pixels = self.pipeline(image=photo)["image"]
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def read_photo(path: str | Path, upright: bool = False) -> np.ndarray:
+    """Decode a photo to `(H, W, 3)` uint8 RGB; grey, palette and RGBA ones are converted.
+
+    Args:
+        path: any format Pillow reads.
+        upright: apply the camera's orientation tag. Benchmarks leave it, as their masks do.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a photo, is cut short, or is a decompression bomb.
+    """
+    try:
+        with Image.open(path) as image:
+            if upright:
+                image = ImageOps.exif_transpose(image)
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a photo at {path}, but there is no such file.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Expected {path} to be a readable photo, but decoding failed ({error}); "
+            "fetch or convert the file again."
+        ) from error
