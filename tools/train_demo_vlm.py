@@ -11,6 +11,8 @@ import argparse
 import json
 import logging
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -42,27 +44,22 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("ovss/demo/blip"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=24000, help="training scenes to draw")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--local-steps", type=int, default=500, help="first, with local ITC alone")
+    parser.add_argument("--scenes", type=int, default=20000, help="training scenes to draw")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--local-steps", type=int, default=250, help="first, with local ITC alone")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--heads", type=int, default=4, help="attention heads of the text encoder")
-    parser.add_argument("--diffuse", type=float, default=0.1, help="see demo_vlm.Routing")
+    parser.add_argument("--sharpness", type=float, default=2.0, help="see demo_vlm.Routing")
     parser.add_argument(
         "--erase",
         type=float,
         default=0.3,
         help="share of photos whose most telling patches are erased",
     )
-    parser.add_argument(
-        "--other",
-        type=float,
-        default=0.15,
-        help="share of steps or photos with evidence by other ways",
-    )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--opened", type=float, default=0.15, help="see demo_vlm.Routing")
+    parser.add_argument("--threads", type=int, default=3, help="changes the last bits")
     return parser.parse_args()
 
 
@@ -188,12 +185,12 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
     logger.info("drew %d scenes", len(photos))
     model = vlm.build_model(args.heads)
     vlm.initialise_vision(model, normalise(photos[:600]))
-    contrast = vlm.LocalContrast()
-    routing = vlm.Routing(args.diffuse, args.other, args.other, args.other)
+    contrast, words = vlm.LocalContrast(), vlm.WordMatch()
+    routing = vlm.Routing(args.opened, args.sharpness)
     erased = round(args.erase * args.batch_size)
     layers = model.config.text_config.num_hidden_layers
 
-    named = [*model.named_parameters(), *contrast.named_parameters()]
+    named = [*model.named_parameters(), *contrast.named_parameters(), *words.named_parameters()]
     decayed = [p for n, p in named if p.ndim > 1 and "embedding" not in n]
     others = [p for n, p in named if p.ndim <= 1 or "embedding" in n]
     optimizer = torch.optim.AdamW(
@@ -225,19 +222,20 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
             if matching and erased:
                 with torch.no_grad():
                     image = model.vision_model(pixel_values=pixels[:erased]).last_hidden_state
-                    similarity = contrast.similarity(model, image)
-                telling = telling_patches(similarity, seen[:erased])
+                    before = contrast.similarity(model, image)
+                telling = telling_patches(before, seen[:erased])
                 pixels[:erased] = erase_patches(pixels[:erased], telling)
             image = model.vision_model(pixel_values=pixels).last_hidden_state
-            local = contrast(contrast.similarity(model, image), seen.float())
-            losses = {"itc": local}
+            similarity = contrast.similarity(model, image)
+            losses = {"itc": contrast(similarity, seen.float())}
             if matching:
                 ids, matches = write_captions(seen, rng)
-                mask = routing.begin(ids.flatten(1), layers)
+                mask = routing.begin(ids.flatten(1), similarity, seen, layers)
                 with routing.attached(model):
                     logits = vlm.match_logits(model, image, ids, mask).float()
                 losses["itm"] = F.cross_entropy(logits.flatten(0, 1), matches.flatten())
-                losses["concentration"] = torch.stack(routing.concentration).mean()
+                losses["word"] = words(routing.words, ids.flatten(1), seen.float())
+                losses["attention"] = routing.divergence
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -283,7 +281,7 @@ def save(
     }
     settings = {name: value for name, value in vars(args).items() if name != "out"}
     record = {
-        "command": "python tools/train_demo_vlm.py",
+        "command": shlex.join(["python", "tools/train_demo_vlm.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": f"{processor_name()}, {args.threads} threads",
         "settings": settings,

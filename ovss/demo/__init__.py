@@ -7,3 +7,6 @@ CHECKPOINT = Path(__file__).parent / "blip"
 
 `tools/train_demo_vlm.py` made it; `training.json` in it says how.
 """
+
+SETTINGS = Path(__file__).parent / "model.yaml"
+"""The `model` section that the demo and `ovss.segment` use with these weights."""
