@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,13 +110,13 @@ def gaussian_kernel(features: Tensor, group: Tensor | None = None, scale: float 
     read = Bags(
         vertex,
         torch.arange(0, (d + 1) * n + 1, d + 1, dtype=torch.int32, device=device),
-        simplices.barycentric.T.contiguous().view(-1) * alpha,
+        (simplices.barycentric.T.contiguous() * alpha).view(-1),
     )
 
     kernel = Lattice((*_balanced(splat), *blur, read))
     degree = kernel(features.new_ones(n, 1)).squeeze(1)
     norm = 1.0 / torch.sqrt(degree + 1e-20)
-    splat = splat.scaled(norm[splat.rows])
+    splat = splat.scaled(norm.index_select(0, splat.rows))
     read = read.scaled((norm * scale).repeat_interleave(d + 1))
     return Lattice((*_balanced(splat), *blur, read))
 
@@ -130,7 +131,7 @@ def _embed(features: Tensor) -> _Simplices:
     quotient = features.new_empty(d + 1, n)
     rank = torch.empty(d + 1, n, dtype=torch.int8, device=features.device)
     barycentric = features.new_empty(d + 1, n)
-    for part in parts(n, features.device):
+    for part in parts(n, features.device, _CHUNK):
         _embed_part(features[:, part] * up, quotient[:, part], rank[:, part], barycentric[:, part])
     return _Simplices(quotient, rank, barycentric)
 
@@ -194,9 +195,8 @@ def _vertices(
     quotient, rank, barycentric = simplices
     d, n = len(rank) - 1, rank.shape[1]
     device = rank.device
-    low = quotient[:d].amin(1).to(torch.int64) - 2
-    high = quotient[:d].amax(1).to(torch.int64) + 1
-    sizes = (high - low + 1).tolist()
+    low, high = quotient[:d].amin(1) - 2, quotient[:d].amax(1) + 1
+    sizes = [int(size) for size in (high - low + 1).tolist()]
     groups = 1 if group is None else int(group[-1]) + 1
     place = [math.prod(sizes[i + 1 :]) for i in range(d)]
     span = math.prod(sizes) * groups
@@ -211,18 +211,21 @@ def _vertices(
     dtype = torch.int32 if span < 2**31 else torch.int64
     places = torch.tensor(place, device=device).to(dtype)[:, None]
     keys = torch.empty(d + 1, n, dtype=dtype, device=device)
-    for part in parts(n, device):
-        digits = (quotient[:d, part].to(torch.int64) - low[:, None]).to(dtype)
-        key = (digits * places).sum(0, dtype=dtype)
+    for part in parts(n, device, _CHUNK):
+        digits = (quotient[:d, part] - low[:, None]).to(dtype)
+        keys[0, part] = (digits * places).sum(0, dtype=dtype)
         if group is not None:
-            key += (group[part] * math.prod(sizes)).to(dtype)
-        keys[0, part] = key
-        for r in range(1, d + 1):  # the coordinate of rank d + 1 - r goes down a cell
-            key = key - ((rank[:d, part] == d + 1 - r) * places).sum(0, dtype=dtype)
-            keys[r, part] = key
+            keys[0, part] += (group[part] * math.prod(sizes)).to(dtype)
+        # Going to corner r, the coordinate of rank d + 1 - r steps down a cell.
+        at_rank = torch.zeros_like(keys[:, part])
+        at_rank.scatter_(0, rank[:d, part].to(torch.int64), places.expand_as(digits))
+        for r in range(1, d + 1):
+            torch.sub(keys[r - 1, part], at_rank[d + 1 - r], out=keys[r, part])
 
     vertex = torch.empty(n, d + 1, dtype=torch.int32, device=device)
-    known, points, starts, weights = [], [], [], []
+    rows = torch.empty((d + 1) * n, dtype=torch.int32, device=device)
+    weight = barycentric.new_empty((d + 1) * n)
+    known, starts = [], []
     count = 0
     for r in range(d + 1):
         ordered, order = torch.sort(keys[r], stable=True)
@@ -232,12 +235,12 @@ def _vertices(
         vertex[:, r].scatter_(0, order, number)
         start = is_first.nonzero().squeeze(1)
         known.append(ordered[start].to(torch.int64) + r * span)
-        points.append(order.to(torch.int32))
         starts.append((start + r * n).to(torch.int32))
-        weights.append(barycentric[r][order])
+        rows[r * n : (r + 1) * n] = order
+        torch.index_select(barycentric[r], 0, order, out=weight[r * n : (r + 1) * n])
         count += len(start)
     end = torch.full((2,), (d + 1) * n, dtype=torch.int32, device=device)
-    splat = Bags(torch.cat(points), torch.cat([*starts, end]), torch.cat(weights))
+    splat = Bags(rows, torch.cat([*starts, end]), weight)
     return vertex.view(-1), splat, _neighbours(torch.cat(known), place, span)
 
 
@@ -255,8 +258,8 @@ def _neighbours(known: Tensor, place: list[int], span: int) -> list[tuple[Tensor
     result = []
     for j in range(d + 1):
         wanted = before + place[j] if j < d else before
-        position = torch.searchsorted(known, wanted).clamp_(max=m - 1)
-        found = known[position] == wanted
+        position = _search(known, wanted).clamp_(max=m - 1)
+        found = known.index_select(0, position) == wanted
         one = torch.full((m + 1,), m, dtype=torch.int32, device=known.device)
         one[:m] = torch.where(found, position.to(torch.int32), m)
         other = torch.full_like(one, m)
@@ -264,6 +267,13 @@ def _neighbours(known: Tensor, place: list[int], span: int) -> list[tuple[Tensor
         other[m] = m  # vertices without a neighbour all wrote here
         result.append((one, other))
     return result
+
+
+def _search(known: Tensor, wanted: Tensor) -> Tensor:
+    if known.device.type != "cpu":
+        return torch.searchsorted(known, wanted)
+    # NumPy's search begins where the last one ended, and `wanted` ascends nearly throughout.
+    return torch.from_numpy(np.searchsorted(known.numpy(), wanted.numpy()))
 
 
 def _balanced(bags: Bags) -> tuple[Bags, ...]:
@@ -284,7 +294,7 @@ def _in_parts(bags: Bags, longest: int) -> tuple[Bags, Bags]:
     return bags._replace(offsets=torch.cat([starts, bags.offsets[-1:]])), sums
 
 
-def parts(n: int, device: torch.device) -> Iterator[slice]:
-    """Cut n points into slices that a CPU's caches hold; a GPU takes all at once."""
-    step = n if device.type != "cpu" else _CHUNK * torch.get_num_threads()
-    return (slice(start, start + step) for start in range(0, n, max(step, 1)))
+def parts(n: int, device: torch.device, step: int) -> Iterator[slice]:
+    """Cut n points into slices of `step` for each CPU thread; a GPU takes all at once."""
+    step = step * torch.get_num_threads() if device.type == "cpu" else max(n, 1)
+    return (slice(start, start + step) for start in range(0, n, step))

@@ -11,6 +11,8 @@ from ovss.crf.lattice import Lattice, parts
 
 # Below this many classes a CPU's softmax along rows is several times slower than along columns.
 _SHORT_ROW = 16
+# Pixels at a time on a CPU, so that what one operation writes is in the cache for the next.
+_CHUNK = 32768
 
 
 def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -> Tensor:
@@ -35,19 +37,18 @@ def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -
 
 
 def _softmax_of_sum(terms: Sequence[Tensor], out: Tensor) -> None:
-    for part in parts(len(out), out.device):
+    by_columns = out.device.type == "cpu" and out.shape[1] < _SHORT_ROW
+    for part in parts(len(out), out.device, _CHUNK):
         energy = terms[0][part]
         for term in terms[1:]:
             energy = energy + term[part]
-        out[part] = _softmax(energy)
-
-
-def _softmax(energy: Tensor) -> Tensor:
-    if energy.device.type != "cpu" or energy.shape[1] >= _SHORT_ROW:
-        return energy.softmax(1)
-    # Not softmax(0), whose last bits depend on how the columns fall to threads.
-    columns = energy.T.contiguous()
-    columns -= columns.amax(0)
-    columns.exp_()
-    columns /= columns.sum(0)
-    return columns.T
+        if not by_columns:
+            torch.softmax(energy, 1, out=out[part])
+            continue
+        # Not softmax(0), whose last bits depend on how the columns fall to threads.
+        columns = torch.stack(energy.unbind(1))
+        columns -= columns.amax(0)
+        columns.exp_()
+        columns /= columns.sum(0)
+        for number, column in enumerate(columns):
+            out[part, number] = column
