@@ -88,9 +88,7 @@ class PhotoDataset(Dataset):
                 )
             item["mask"] = torch.from_numpy(mask)
             scored = np.bincount(mask.ravel(), minlength=256) > 0
-            item["present"] = tuple(
-                label for label in self.benchmark.searchable if scored[label]
-            )
+            item["present"] = tuple(label for label in self.benchmark.searchable if scored[label])
         return item
 
     def mask(self, sample: Sample) -> np.ndarray:

@@ -30,7 +30,9 @@ class UnpaddedSampler(DistributedSampler):
         world_size: int | None = None,
     ) -> None:
         together = dist.is_available() and dist.is_initialized()
-        world_size = (dist.get_world_size() if together else 1) if world_size is None else world_size
+        world_size = (
+            (dist.get_world_size() if together else 1) if world_size is None else world_size
+        )
         rank = (dist.get_rank() if together else 0) if rank is None else rank
         super().__init__(data, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         starts = range(rank * batch_size, len(data), world_size * batch_size)

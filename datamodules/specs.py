@@ -23,9 +23,7 @@ def read_palette(name: str) -> tuple[tuple[int, int, int], ...]:
 
 def parse_prompts(lines: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """One class a line, synonyms separated by `;`; an empty line is a class never looked for."""
-    return tuple(
-        tuple(name.strip() for name in line.split(";") if name.strip()) for line in lines
-    )
+    return tuple(tuple(name.strip() for name in line.split(";") if name.strip()) for line in lines)
 
 
 @cache

@@ -92,3 +92,48 @@ class PhotoBatch(NamedTuple):
     pixel_values: Tensor
     present: Sequence[tuple[int, ...]] | None = None
     masks: Sequence[Tensor] | None = None
+
+
+def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
+    """A benchmark of one's own: class names in label order, after a background at label 0.
+
+    Args:
+        classes: names to look for; synonyms of one class are separated by `;`.
+        background: whether pixels may belong to none of them.
+
+    Example:
+        >>> of_classes(["cat", "dog; puppy"]).prompts
+        ((), ('cat',), ('dog', 'puppy'))
+    """
+    synonyms = tuple(
+        tuple(name.strip() for name in line.split(";") if name.strip()) for line in classes
+    )
+    for line, names in zip(classes, synonyms, strict=True):
+        if not names:
+            raise ValueError(f"Expected class names, but got {line!r} among {list(classes)}.")
+    blank: tuple[tuple[str, ...], ...] = ((),) if background else ()
+    titles = tuple(names[0] for names in synonyms)
+    return Benchmark(
+        key="custom",
+        title=f"{len(classes)} classes of one's own",
+        protocol="standard",
+        classes=("background", *titles) if background else titles,
+        prompts=(*blank, *synonyms),
+        palette=voc_palette(len(classes) + 1)[0 if background else 1 :],
+        background=0 if background else None,
+        background_rule="always" if background else "never",
+    )
+
+
+def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Pascal VOC's colours: the bits of the index, dealt to red, green and blue, high bits first.
+
+    Example:
+        >>> voc_palette(3)
+        ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    """
+
+    def channel(index: int, shift: int) -> int:
+        return sum((index >> (3 * bit + shift) & 1) << (7 - bit) for bit in range(3))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))

@@ -65,3 +65,19 @@ class AllProposer(Proposer):
         """See `Proposer`."""
         labels = benchmark.searchable
         return [Proposal(labels, (1.0,) * len(labels)) for _ in batch.ids]
+
+
+def resolve(proposals: str | Proposer) -> Proposer:
+    """A proposer from its short name, or itself.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    kinds = {"oracle": OracleProposer, "all": AllProposer}
+    if isinstance(proposals, Proposer):
+        return proposals
+    if proposals not in kinds:
+        raise ValueError(
+            f"Expected `proposals` to be one of {sorted(kinds)}, but got {proposals!r}."
+        )
+    return kinds[proposals]()

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ovss.captions import Caption
+from ovss.demo import CHECKPOINT as DEMO
 from ovss.vlm.base import VLM, ImageStatistics, Tokens, probabilities_from_hooks
-from ovss.vlm.loading import load_pretrained, preprocessor_config, resize_positions
+from ovss.vlm.loading import checkpoint_name, load_pretrained, preprocessor_config, resize_positions
 
 CLIP_STATISTICS = ImageStatistics(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -63,7 +65,8 @@ class BlipITM(VLM):
         """Load a BLIP-ITM checkpoint.
 
         Args:
-            name_or_path: hub id such as `Salesforce/blip-itm-large-flickr`, or a local folder.
+            name_or_path: hub id such as `Salesforce/blip-itm-large-flickr`, a local folder, or
+                `demo` for the tiny model that ships with the package.
             image_size: side of the square input in pixels, a multiple of the patch size; position
                 embeddings are interpolated to it. Default: the checkpoint's own.
             revision: branch, tag or commit on the hub.
@@ -74,6 +77,8 @@ class BlipITM(VLM):
         """
         from transformers import BlipForImageTextRetrieval
 
+        name = checkpoint_name(name_or_path, revision)
+        name_or_path = DEMO if name == "demo" else name_or_path
         model, tokenizer = load_pretrained(
             BlipForImageTextRetrieval, name_or_path, revision, "blip"
         )
@@ -94,11 +99,13 @@ class BlipITM(VLM):
                 embeddings.position_embedding, image_size // vision.patch_size
             )
             vision.image_size = embeddings.image_size = image_size
-        return cls(model, tokenizer, str(name_or_path), statistics)
+        return cls(model, tokenizer, name, statistics)
 
     def _prepare_ids(self, input_ids: Tensor) -> Tensor:
         # transformers leaves [CLS] in place; BLIP's matching head was trained on [ENC].
-        return torch.cat([torch.full_like(input_ids[:, :1], self.encode_token), input_ids[:, 1:]], 1)
+        return torch.cat(
+            [torch.full_like(input_ids[:, :1], self.encode_token), input_ids[:, 1:]], 1
+        )
 
     @torch.no_grad()
     def encode_image(self, pixel_values: Tensor) -> Tensor:
@@ -112,6 +119,23 @@ class BlipITM(VLM):
             encoder_hidden_states=features,
         ).last_hidden_state
         return self.model.itm_head(hidden[:, 0])
+
+    @torch.no_grad()
+    def embed_image(self, features: Tensor) -> Tensor:
+        """See `VLM.embed_image`."""
+        return nn.functional.normalize(self.model.vision_proj(features[:, 0]), dim=-1)
+
+    @torch.no_grad()
+    def embed_text(self, captions: Sequence[Caption]) -> Tensor:
+        """See `VLM.embed_text`."""
+        tokens = self.tokenize(captions)
+        # Contrastive training read [CLS]; [ENC] is for matching alone.
+        first = torch.full_like(tokens.input_ids[:, :1], self.tokenizer.cls_token_id)
+        hidden = self.model.text_encoder(
+            input_ids=torch.cat([first, tokens.input_ids[:, 1:]], 1),
+            attention_mask=tokens.attention_mask,
+        ).last_hidden_state
+        return nn.functional.normalize(self.model.text_proj(hidden[:, 0]), dim=-1)
 
     def _record_attention(self, layers: Sequence[int]) -> Any:
         blocks = self.model.text_encoder.encoder.layer

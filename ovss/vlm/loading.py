@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 
 def load_pretrained(
-    architecture: Any, name_or_path: str | Path, revision: str | None, model_type: str
+    architecture: Any,
+    name_or_path: str | Path,
+    revision: str | None,
+    model_type: str,
+    optional: str | None = None,
 ) -> tuple[Any, Any]:
     """A frozen transformers model in float32 and eval mode, and its fast tokenizer.
 
@@ -23,6 +27,8 @@ def load_pretrained(
         name_or_path: hub id or local folder.
         revision: branch, tag or commit on the hub.
         model_type: what `config.json` must say.
+        optional: start of the names of modules that are set to None where the checkpoint lacks
+            their weights.
 
     Raises:
         FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
@@ -59,6 +65,10 @@ def load_pretrained(
             f"Expected {expected}, but could not load the weights of {name!r}: {error}"
         ) from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    if optional:
+        for module in {key.split(".")[0] for key in missing if key.startswith(optional)}:
+            setattr(model, module, None)
+        missing = [key for key in missing if not key.startswith(optional)]
     mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing or mismatched:
         raise ValueError(
@@ -112,3 +122,10 @@ def resize_positions(positions: Tensor, grid: int) -> nn.Parameter:
     patches = patches.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)
     resized = torch.cat([table[:, :1], patches], 1).detach()
     return nn.Parameter(resized if batched else resized[0], requires_grad=False)
+
+
+def checkpoint_name(name_or_path: str | Path, revision: str | None) -> str:
+    """What reports call a checkpoint: the hub id and revision, or the local folder's name."""
+    path = Path(name_or_path).expanduser()
+    name = path.resolve().name if path.is_dir() else str(name_or_path)
+    return f"{name}@{revision}" if revision else name
