@@ -32,9 +32,7 @@ class Caption:
     spans: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(
-        cls, classes: Sequence[str], template: str = TEMPLATE, separator: str = " "
-    ) -> Caption:
+    def of(cls, classes: Sequence[str], template: str = TEMPLATE, separator: str = " ") -> Caption:
         """Write the class names into a template.
 
         Args:

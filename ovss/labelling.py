@@ -74,9 +74,7 @@ class Labeller:
             )
             for i, q in zip(several, refined, strict=True):
                 channels[i] = q
-        return [
-            c.argmax(0) + (0 if b else 1) for c, b in zip(channels, backgrounds, strict=True)
-        ]
+        return [c.argmax(0) + (0 if b else 1) for c, b in zip(channels, backgrounds, strict=True)]
 
     def channels(
         self, maps: Tensor, size: tuple[int, int], background: bool, rescale: bool = False

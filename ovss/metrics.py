@@ -67,9 +67,7 @@ class SegmentationScores(Metric):
         self.add_state("confusion", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("photos", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(
-        self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]
-    ) -> None:
+    def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> None:
         """Add label maps: one `(H, W)`, a batch `(B, H, W)`, or lists of `(H_i, W_i)`.
 
         Args:

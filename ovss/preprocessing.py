@@ -43,14 +43,15 @@ class PilResize(A.ImageOnlyTransform):
     Args:
         size: side in pixels.
         interpolation: `bicubic` or `bilinear`.
+        p: probability; leave it at 1.
     """
 
     class InitSchema(A.ImageOnlyTransform.InitSchema):
         size: int
         interpolation: str
 
-    def __init__(self, size: int, interpolation: str = "bicubic") -> None:
-        super().__init__(p=1.0)
+    def __init__(self, size: int, interpolation: str = "bicubic", p: float = 1.0) -> None:
+        super().__init__(p=p)
         self.size = size
         self.interpolation = interpolation
 

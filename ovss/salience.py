@@ -63,8 +63,7 @@ class SalienceDropout:
             )
         if self.relevance not in ("gradcam", "attention"):
             raise ValueError(
-                "Expected `relevance` to be 'gradcam' or 'attention', but got "
-                f"{self.relevance!r}."
+                f"Expected `relevance` to be 'gradcam' or 'attention', but got {self.relevance!r}."
             )
 
     def __call__(
