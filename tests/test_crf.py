@@ -177,7 +177,7 @@ class TestSeveralPhotos:
         expected = lattice.gaussian_kernel(features)(values)
         monkeypatch.setattr(lattice, "_balanced", lambda bags: lattice._in_parts(bags, 8))
         split = lattice.gaussian_kernel(features)
-        assert split.stages[0].offsets.diff().max() <= 8
+        assert split.to_vertices[0].offsets.diff().max() <= 8
         assert torch.allclose(split(values), expected, atol=1e-6)
 
     def test_number_of_threads_does_not_matter(self, monkeypatch):

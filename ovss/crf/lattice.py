@@ -58,13 +58,26 @@ class Bags(NamedTuple):
 class Lattice(NamedTuple):
     """A Gaussian kernel K over N points, as the sparse factors that are applied in turn."""
 
-    stages: tuple[Bags, ...]
+    to_vertices: tuple[Bags, ...]  # splat and blur
+    to_points: Bags  # slice: d + 1 entries a point
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filter `(N, C)` float32, contiguous: `K @ values`."""
-        for stage in self.stages:
-            values = stage(values)
+        return self.to_points(self.at_vertices(values))
+
+    def at_vertices(self, values: Tensor) -> Tensor:
+        """Splat and blur `(N, C)` values to the lattice, `(M + 1, C)`."""
+        for factor in self.to_vertices:
+            values = factor(values)
         return values
+
+    def at_points(self, vertices: Tensor, part: slice) -> Tensor:
+        """Slice at some points only: rows `part` of K @ values, from what `at_vertices` gave."""
+        rows, offsets, weight = self.to_points
+        corners = len(rows) // (len(offsets) - 1)
+        entries = slice(part.start * corners, part.stop * corners)
+        count = part.stop - part.start
+        return Bags(rows[entries], offsets[: count + 1], weight[entries])(vertices)
 
 
 class _Simplices(NamedTuple):
@@ -113,12 +126,12 @@ def gaussian_kernel(features: Tensor, group: Tensor | None = None, scale: float 
         (simplices.barycentric.T.contiguous() * alpha).view(-1),
     )
 
-    kernel = Lattice((*_balanced(splat), *blur, read))
+    kernel = Lattice((*_balanced(splat), *blur), read)
     degree = kernel(features.new_ones(n, 1)).squeeze(1)
     norm = 1.0 / torch.sqrt(degree + 1e-20)
     splat = splat.scaled(norm.index_select(0, splat.rows))
     read = read.scaled((norm * scale).repeat_interleave(d + 1))
-    return Lattice((*_balanced(splat), *blur, read))
+    return Lattice((*_balanced(splat), *blur), read)
 
 
 def _embed(features: Tensor) -> _Simplices:
@@ -297,4 +310,4 @@ def _in_parts(bags: Bags, longest: int) -> tuple[Bags, Bags]:
 def parts(n: int, device: torch.device, step: int) -> Iterator[slice]:
     """Cut n points into slices of `step` for each CPU thread; a GPU takes all at once."""
     step = step * torch.get_num_threads() if device.type == "cpu" else max(n, 1)
-    return (slice(start, start + step) for start in range(0, n, step))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))

@@ -11,8 +11,8 @@ from ovss.crf.lattice import Lattice, parts
 
 # Below this many classes a CPU's softmax along rows is several times slower than along columns.
 _SHORT_ROW = 16
-# Pixels at a time on a CPU, so that what one operation writes is in the cache for the next.
-_CHUNK = 32768
+# Values at a time on a CPU, so that what one operation writes is in the cache for the next.
+_CHUNK = 131072
 
 
 def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -> Tensor:
@@ -30,20 +30,20 @@ def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -
         Q, `(N, C)` float32; rows sum to 1.
     """
     q = torch.empty_like(log_prior)
-    _softmax_of_sum([log_prior], q)
+    _update(q, log_prior, [])
     for _ in range(iterations):
-        _softmax_of_sum([log_prior, *(kernel(q) for kernel in kernels)], q)
+        _update(q, log_prior, [(kernel, kernel.at_vertices(q)) for kernel in kernels])
     return q
 
 
-def _softmax_of_sum(terms: Sequence[Tensor], out: Tensor) -> None:
-    by_columns = out.device.type == "cpu" and out.shape[1] < _SHORT_ROW
-    for part in parts(len(out), out.device, _CHUNK):
-        energy = terms[0][part]
-        for term in terms[1:]:
-            energy = energy + term[part]
+def _update(q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tensor]]) -> None:
+    by_columns = q.device.type == "cpu" and q.shape[1] < _SHORT_ROW
+    for part in parts(len(q), q.device, _CHUNK // q.shape[1] + 1):
+        energy = log_prior[part]
+        for kernel, vertices in kernels:
+            energy = energy + kernel.at_points(vertices, part)
         if not by_columns:
-            torch.softmax(energy, 1, out=out[part])
+            torch.softmax(energy, 1, out=q[part])
             continue
         # Not softmax(0), whose last bits depend on how the columns fall to threads.
         columns = torch.stack(energy.unbind(1))
@@ -51,4 +51,4 @@ def _softmax_of_sum(terms: Sequence[Tensor], out: Tensor) -> None:
         columns.exp_()
         columns /= columns.sum(0)
         for number, column in enumerate(columns):
-            out[part, number] = column
+            q[part, number] = column
