@@ -1,0 +1,139 @@
+"""The demo: segment and score the drawn scenes, say what Salience DropOut brings, draw a picture.
+
+Runs the command line once for each row of the table, on the shipped model; all runs can be
+resumed, so a second call takes seconds. Settings were chosen on the scenes' dev split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from ovss.bootstrap import paired_bootstrap
+from ovss.commands import main as train_free_eval
+from ovss.segmentation import Segmentation
+
+ROWS = {
+    "GradCAM + Salience DropOut": [],
+    "GradCAM, one round": ["--model.dropout.rounds=1", "--model.labeller.threshold=0.35"],
+    "attention alone": [
+        "--model.dropout.rounds=1",
+        "--model.dropout.relevance=attention",
+        "--model.labeller.threshold=0.35",
+    ],
+}
+"""Label -> what it changes of configs/demo.yaml; the first one is the default pipeline."""
+
+
+def folder_of(runs: Path, label: str) -> Path:
+    """The run folder of a row."""
+    names = ["", "_one_round", "_attention"]
+    return runs.with_name(runs.name + names[list(ROWS).index(label)])
+
+
+def read_counts(folder: Path) -> list[np.ndarray]:
+    """Each photo's sparse confusion `(n, 3)`: true, predicted, pixels."""
+    lines = (folder / "photos.jsonl").read_text(encoding="utf-8").splitlines()
+    return [np.array(json.loads(line)["counts"]) for line in lines]
+
+
+def main() -> None:
+    """Run the rows, compare them, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data/scenes"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--picture", type=Path, default=Path("runs/demo.png"))
+    parser.add_argument("--limit", type=int, help="only the first so many photos")
+    arguments = parser.parse_args()
+    console = Console()
+    for label, changes in ROWS.items():
+        console.rule(label)
+        limit = [f"--data.init_args.limit={arguments.limit}"] if arguments.limit else []
+        train_free_eval(
+            [
+                "test",
+                "--config=configs/demo.yaml",
+                f"--data.init_args.root={arguments.data}",
+                f"--trainer.default_root_dir={folder_of(arguments.runs, label)}",
+                *limit,
+                *changes,
+            ]
+        )
+    show_comparison(arguments.runs, console)
+    draw_picture(arguments.data, arguments.runs, arguments.picture)
+    console.print(f"picture: {arguments.picture}", soft_wrap=True)
+
+
+def show_comparison(runs: Path, console: Console) -> None:
+    """Print each row's mIoU and its difference to the default, with a paired bootstrap interval."""
+    scores = {
+        label: json.loads((folder_of(runs, label) / "scores.json").read_text()) for label in ROWS
+    }
+    first, *others = ROWS
+    counts = read_counts(folder_of(runs, first))
+    table = Table(title=f"held-out scenes, {scores[first]['photos']} photos, protocol standard")
+    table.add_column("")
+    table.add_column("mIoU", justify="right")
+    table.add_column("the first row is better by [95 % paired bootstrap]", justify="right")
+    table.add_row(first, f"{100 * scores[first]['mIoU']:.1f}", "")
+    for label in others:
+        gain = paired_bootstrap(
+            counts, read_counts(folder_of(runs, label)), len(scores[first]["classes"])
+        )
+        table.add_row(
+            label,
+            f"{100 * scores[label]['mIoU']:.1f}",
+            f"{100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
+        )
+    console.print(table)
+
+
+def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: int = 6) -> None:
+    """Photos with ground truth, GradCAM and Salience DropOut below each other."""
+    from datamodules import Scenes
+
+    datamodule = Scenes(data)
+    benchmark = datamodule.benchmark
+    with_dropout, one_round, _ = (folder_of(runs, label) for label in ROWS)
+    samples = [s for s in datamodule.find() if (with_dropout / "labels" / f"{s.id}.png").exists()]
+    # Scenes with several objects show more; the list's order decides, not the result.
+    samples = [s for s in samples if len(np.unique(np.asarray(Image.open(s.mask)))) > 2][:photos]
+    side, margin, left = 160, 6, 92
+    rows = ["photo", "ground truth", "GradCAM", "+ dropout"]
+    height = (side + margin) * len(rows) + 3 * margin
+    blocks = -(-len(samples) // columns)
+    canvas = Image.new("RGB", (left + columns * (side + margin), blocks * height), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for number, sample in enumerate(samples):
+        x = left + number % columns * (side + margin)
+        y = number // columns * height + margin
+        photo = np.asarray(Image.open(sample.photo).convert("RGB"))
+        maps = [None, sample.mask, *(f / "labels" / f"{sample.id}.png" for f in (one_round, with_dropout))]
+        for row, (name, file) in enumerate(zip(rows, maps, strict=True)):
+            top = y + row * (side + margin)
+            if file is None:
+                image = Image.fromarray(photo)
+            else:
+                image = Segmentation(
+                    photo,
+                    np.asarray(Image.open(file)),
+                    benchmark.classes,
+                    benchmark.palette,
+                    np.zeros((1, len(benchmark.classes) - 1, 1, 1), np.float32),
+                ).overlay()
+            canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
+            if number % columns == 0:
+                draw.text((4, top + side // 2 - 8), name, "black", font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+
+
+if __name__ == "__main__":
+    main()
