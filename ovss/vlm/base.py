@@ -149,11 +149,19 @@ class VLM(nn.Module, ABC):
 
     @abstractmethod
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """Image features that the text encoder attends to: `(B, 3, S, S)` -> `(B, 1 + g*g, D)`."""
+        """What the text side needs of photos `(B, 3, S, S)`, computed without a graph.
+
+        Returns:
+            One tensor whose first dimension is the photo; the rest is the model's own business.
+            BLIP: `(B, 1 + g*g, D)`. BridgeTower: `(B, L, 1 + g*g, D)`.
+        """
 
     @abstractmethod
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
-        """Match logits `(B, 2)` (no match, match) of image features and captions, row by row."""
+        """Match logits `(B, 2)` (no match, match) of image features and captions, row by row.
+
+        Features of one photo, `(1, ...)`, are shared by all captions.
+        """
 
     @abstractmethod
     def _record_attention(self, layers: Sequence[int]) -> Any:
@@ -165,8 +173,26 @@ class VLM(nn.Module, ABC):
 
     @torch.no_grad()
     def match(self, features: Tensor, captions: Sequence[Caption]) -> Tensor:
-        """Match logits `(B, 2)` of image features `(B, 1 + g*g, D)` and B captions."""
+        """Match logits `(B, 2)` of B captions and the features of B photos, or of one for all."""
         return self._match(features, self.tokenize(captions))
+
+    def embed_image(self, features: Tensor) -> Tensor:
+        """Image embeddings `(B, E)` of unit length, from `encode_image`'s features.
+
+        Their dot products with `embed_text` are the image-text similarities of the model's
+        contrastive training. A model without such heads leaves this out.
+        """
+        raise ValueError(
+            f"Expected a model with contrastive projections for image-text similarity, but "
+            f"{type(self).__name__} has none; use `itm` instead."
+        )
+
+    def embed_text(self, captions: Sequence[Caption]) -> Tensor:
+        """Text embeddings `(K, E)` of unit length; see `embed_image`."""
+        raise ValueError(
+            f"Expected a model with contrastive projections for image-text similarity, but "
+            f"{type(self).__name__} has none; use `itm` instead."
+        )
 
     # ---- GradCAM -------------------------------------------------------------------------------
 
@@ -193,9 +219,7 @@ class VLM(nn.Module, ABC):
         tokens = self.tokenize(as_captions(captions))
         return self.attend(self.encode_image(pixel_values), tokens, layer, head)
 
-    def gradcam_all(
-        self, pixel_values: Tensor, captions: Sequence[Caption | str]
-    ) -> GradCAM:
+    def gradcam_all(self, pixel_values: Tensor, captions: Sequence[Caption | str]) -> GradCAM:
         """GradCAM of all layers that carry gradient and all heads, from one pass.
 
         Returns:
@@ -213,7 +237,7 @@ class VLM(nn.Module, ABC):
         head: int | str,
         gradient: bool = True,
     ) -> GradCAM:
-        """`gradcam` from image features `(B, 1 + g*g, D)` and tokenised captions.
+        """`gradcam` from image features and tokenised captions.
 
         Args:
             features: from `encode_image`.
@@ -247,9 +271,7 @@ class VLM(nn.Module, ABC):
             with self._record_attention(layers) as attention:
                 logit = self._match(features, tokens)[:, 1]
             probabilities = [attention[layer] for layer in layers]
-            gradients = (
-                list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
-            )
+            gradients = list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
         return [p.detach() for p in probabilities], gradients, logit.detach().float()
 
     def _to_grid(self, weighted: Tensor, tokens: Tokens) -> Tensor:
@@ -274,8 +296,7 @@ class VLM(nn.Module, ABC):
             )
         if layer not in self.layers:
             raise ValueError(
-                f"Expected `layer` to be in 0..{self.layers[-1]} (counted from 0), "
-                f"but got {layer}."
+                f"Expected `layer` to be in 0..{self.layers[-1]} (counted from 0), but got {layer}."
             )
         if head != "mean" and not (
             isinstance(head, int) and not isinstance(head, bool) and 0 <= head < self.num_heads
@@ -300,6 +321,13 @@ def as_captions(captions: Sequence[Caption | str]) -> list[Caption]:
     return [Caption(c) if isinstance(c, str) else c for c in captions]
 
 
+def start_graph(probabilities: Tensor) -> Tensor:
+    """Mark attention probabilities as where the autograd graph begins (parameters are frozen)."""
+    if torch.is_grad_enabled() and not probabilities.requires_grad:
+        probabilities.requires_grad_()
+    return probabilities
+
+
 @contextmanager
 def probabilities_from_hooks(modules: dict[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Record what enters attention-dropout modules, starting the autograd graph there.
@@ -311,16 +339,11 @@ def probabilities_from_hooks(modules: dict[int, nn.Module]) -> Iterator[dict[int
 
     def record(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            probabilities = inputs[0]
-            if torch.is_grad_enabled() and not probabilities.requires_grad:
-                probabilities.requires_grad_()  # parameters are frozen: the graph begins here
-            recorded[layer] = probabilities
+            recorded[layer] = start_graph(inputs[0])
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(record(layer)) for layer, module in modules.items()
-    ]
+    handles = [module.register_forward_pre_hook(record(layer)) for layer, module in modules.items()]
     try:
         yield recorded
     finally:
