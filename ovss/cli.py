@@ -53,7 +53,10 @@ class EvaluationTrainer(Trainer):
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, with photos as a positional argument."""
+    """Lightning's parser, with photos as a positional argument and no guessing of option names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """Required arguments of a command are positional."""

@@ -18,7 +18,9 @@ def numpy_scores(pairs, num_classes, ignore, protocol):
         union = (is_true | is_predicted).sum()
         counted = is_true.any() if protocol == "released" else union > 0
         ious.append((is_true & is_predicted).sum() / union if counted else np.nan)
-        accuracies.append((is_true & is_predicted).sum() / is_true.sum() if is_true.any() else np.nan)
+        accuracies.append(
+            (is_true & is_predicted).sum() / is_true.sum() if is_true.any() else np.nan
+        )
         if is_true.any():
             weighted += is_true.mean() * ious[-1]
     return {
@@ -109,7 +111,11 @@ def test_a_refused_prediction_in_an_ignored_pixel_is_no_error():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"num_classes": 0}, {"num_classes": 3, "ignore_index": 2}, {"num_classes": 3, "protocol": "x"}],
+    [
+        {"num_classes": 0},
+        {"num_classes": 3, "ignore_index": 2},
+        {"num_classes": 3, "protocol": "x"},
+    ],
 )
 def test_impossible_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="Expected"):

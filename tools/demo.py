@@ -115,7 +115,11 @@ def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: 
         x = left + number % columns * (side + margin)
         y = number // columns * height + margin
         photo = np.asarray(Image.open(sample.photo).convert("RGB"))
-        maps = [None, sample.mask, *(f / "labels" / f"{sample.id}.png" for f in (one_round, with_dropout))]
+        maps = [
+            None,
+            sample.mask,
+            *(f / "labels" / f"{sample.id}.png" for f in (one_round, with_dropout)),
+        ]
         for row, (name, file) in enumerate(zip(rows, maps, strict=True)):
             top = y + row * (side + margin)
             if file is None:

@@ -1,0 +1,106 @@
+"""The command line, in this process: Lightning takes seconds to import."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ovss.commands import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def arguments(tmp_path, scenes_root, tiny_blip_path, monkeypatch):
+    """`test` on a few scenes with a tiny model."""
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    return [
+        "--config=" + str(ROOT / "configs" / "demo.yaml"),
+        f"--data.init_args.root={scenes_root}",
+        "--data.init_args.limit=3",
+        "--data.init_args.num_workers=0",
+        f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
+        f"--trainer.default_root_dir={tmp_path / 'run'}",
+    ]
+
+
+def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
+    main(["test", *arguments, "--model.labeller.threshold=0.2", "--model.labeller.crf=null"])
+    folder = tmp_path / "run"
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["photos"] == 3
+    assert {"benchmark", "protocol", "variant", "vlm", "proposals"} <= set(scores)
+    ious = [row["IoU"] for row in scores["classes"] if row["IoU"] is not None]
+    assert scores["mIoU"] == pytest.approx(sum(ious) / len(ious))
+    with (folder / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [row["name"] for row in scores["classes"]]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["labeller"]["threshold"] == 0.2
+    assert config["model"]["labeller"]["crf"] is None
+    line = capsys.readouterr().out
+    assert f"mIoU {100 * scores['mIoU']:.1f}" in line
+    assert "protocol standard" in line
+    assert "3 photos" in line
+
+
+def test_predict_scores_the_same(arguments, tmp_path):
+    main(["test", *arguments])
+    tested = (tmp_path / "run" / "scores.json").read_bytes()
+    other = tmp_path / "other"
+    main(["predict", *arguments, f"--trainer.default_root_dir={other}"])
+    assert (other / "scores.json").read_bytes() == tested
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (["--model.dropout.round=3"], "round"),
+        (["--model.labeller.threshold=high"], "threshold"),
+        (["--config=missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *arguments, *extra])
+    assert stop.value.code != 0
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--model.layer=11"], "always zero"),
+        (["--data.init_args.root=/nowhere"], "ImageSets/Segmentation/val.txt"),
+        (["--model.vlm.init_args.name_or_path=/nowhere/model"], "there is no folder"),
+        (["--model.proposals=psychic"], "psychic"),
+    ],
+)
+def test_errors_are_one_block_without_a_stack_trace(arguments, extra, message, capsys, monkeypatch):
+    monkeypatch.setattr("datamodules.Scenes.prepare_data", lambda self: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *arguments, *extra])
+    printed = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_help_and_version_need_neither_lightning_nor_torch():
+    code = (
+        "import sys; from ovss.commands import main; main(['--help']); main(['--version']);"
+        "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "segment" in done.stdout
+
+
+def test_demo_configuration_is_the_demo_models_own():
+    shipped = yaml.safe_load((ROOT / "ovss" / "demo" / "model.yaml").read_text())
+    demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    assert demo["model"] == shipped["model"]

@@ -1,0 +1,185 @@
+"""The LightningModule with the VOC reader, on drawn scenes and a tiny random BLIP."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+
+from datamodules import Scenes
+from ovss.benchmark import PhotoBatch, of_classes
+from ovss.labelling import Labeller
+from ovss.module import PnPOVSS
+from ovss.proposals import Proposal, Proposer
+from ovss.salience import SalienceDropout
+
+FAST = {"layer": 4, "head": 2, "dropout": SalienceDropout(rounds=2, patches=4)}
+
+
+class Recorder(Callback):
+    """Keeps what the steps return."""
+
+    def __init__(self):
+        self.predictions = {}
+
+    def on_test_batch_end(self, trainer, module, outputs, batch, *args):
+        predictions = outputs["predictions"] if isinstance(outputs, dict) else outputs
+        self.predictions.update({p.id: p for p in predictions})
+
+
+class NoClasses(Proposer):
+    name = "none"
+
+    def __call__(self, batch, benchmark, vlm):
+        return [Proposal((), ()) for _ in batch.ids]
+
+
+def trainer(tmp_path, **kwargs):
+    return Trainer(
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **kwargs,
+    )
+
+
+def run_test(tmp_path, model, root, **data):
+    recorder = Recorder()
+    datamodule = Scenes(root, num_workers=0, **data)
+    trainer(tmp_path, callbacks=[recorder]).test(model, datamodule=datamodule, verbose=False)
+    return recorder.predictions
+
+
+def test_nothing_to_train(tiny_blip):
+    model = PnPOVSS(tiny_blip, **FAST)
+    assert [p for p in model.parameters() if p.requires_grad] == []
+
+
+def test_test_and_predict_agree_and_scores_are_numpys(tmp_path, tiny_blip, scenes_root):
+    model = PnPOVSS(tiny_blip, **FAST)
+    tested = run_test(tmp_path, model, scenes_root, batch_size=3)
+    scores = {name: value.clone() for name, value in model.results.items()}
+    predicted = trainer(tmp_path).predict(
+        model, datamodule=Scenes(scenes_root, num_workers=0, batch_size=3)
+    )
+    by_id = {p.id: p for batch in predicted for p in batch}
+    assert list(by_id) == list(tested)
+    confusion = np.zeros((13, 13), int)
+    folder = scenes_root / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    for photo_id, prediction in by_id.items():
+        assert torch.equal(prediction.labels, tested[photo_id].labels)
+        mask = np.asarray(Image.open(folder / f"{photo_id}.png"))
+        assert prediction.labels.shape == mask.shape
+        np.add.at(confusion, (mask.ravel(), prediction.labels.numpy().ravel()), 1)
+    hits, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    expected = (hits[union > 0] / union[union > 0]).mean()
+    assert float(scores["mIoU"]) == pytest.approx(expected, rel=1e-12)
+    assert int(scores["photos"]) == len(by_id) == 8
+    for name, value in model.results.items():  # predict scores too, from zero again
+        torch.testing.assert_close(value, scores[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_label_maps_do_not_depend_on_the_batch(tmp_path, tiny_blip, scenes_root):
+    model = PnPOVSS(tiny_blip, **FAST)
+    alone = run_test(tmp_path, model, scenes_root, batch_size=1)
+    together = run_test(tmp_path, model, scenes_root, batch_size=4)
+    for photo_id, prediction in alone.items():
+        assert torch.equal(prediction.labels, together[photo_id].labels), photo_id
+
+
+def test_labels_are_among_the_proposed_ones(tmp_path, tiny_blip, scenes_root):
+    predictions = run_test(tmp_path, PnPOVSS(tiny_blip, **FAST), scenes_root, limit=4)
+    for prediction in predictions.values():
+        assert set(prediction.labels.unique().tolist()) <= {0, *prediction.proposal.labels}
+
+
+def test_all_classes(tmp_path, tiny_blip, scenes_root):
+    model = PnPOVSS(tiny_blip, **FAST, proposals="all")
+    predictions = run_test(tmp_path, model, scenes_root, limit=2)
+    assert all(p.proposal.labels == tuple(range(1, 13)) for p in predictions.values())
+
+
+def test_limit_is_what_the_scores_say(tmp_path, tiny_blip, scenes_root):
+    model = PnPOVSS(tiny_blip, **FAST)
+    run_test(tmp_path, model, scenes_root, limit=3)
+    assert int(model.results["photos"]) == 3
+
+
+def batch_of(vlm, sizes=((20, 30),), present=None):
+    return PhotoBatch(
+        ids=[str(i) for i in range(len(sizes))],
+        photos=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes],
+        pixel_values=torch.randn(len(sizes), 3, vlm.image_size, vlm.image_size),
+        present=present,
+    )
+
+
+def test_a_photo_without_proposed_class_is_background(tiny_blip):
+    model = PnPOVSS(tiny_blip, **FAST, proposals=NoClasses(), benchmark=of_classes(["cat", "dog"]))
+    (prediction,) = model(batch_of(tiny_blip))
+    assert prediction.labels.shape == (20, 30)
+    assert prediction.labels.unique().tolist() == [0]
+
+
+def test_or_of_the_best_matching_class_where_there_is_no_background(tiny_blip):
+    benchmark = of_classes(["cat", "dog", "person"], background=False)
+    model = PnPOVSS(tiny_blip, **FAST, proposals=NoClasses(), benchmark=benchmark)
+    batch = batch_of(tiny_blip)
+    (prediction,) = model(batch)
+    features = tiny_blip.encode_image(batch.pixel_values)
+    logits = [tiny_blip.match(features, tiny_blip.captions([n]))[0, 1] for n in benchmark.classes]
+    assert prediction.labels.unique().tolist() == [int(torch.stack(logits).argmax())]
+
+
+def test_a_mixed_batch_and_photos_one_pixel_high(tiny_blip):
+    model = PnPOVSS(tiny_blip, **FAST, benchmark=of_classes(["cat", "dog"]))
+    sizes = ((1, 40), (33, 1), (1, 1), (20, 30))
+    predictions = model(batch_of(tiny_blip, sizes, present=[(1,), (1, 2), (2,), ()]))
+    assert [tuple(p.labels.shape) for p in predictions] == list(sizes)
+    assert predictions[3].labels.unique().tolist() == [0]
+
+
+def test_synonyms_compete_for_their_class(tiny_blip):
+    benchmark = of_classes(["cat; kitten", "dog"])
+    model = PnPOVSS(
+        tiny_blip, **FAST, labeller=Labeller(crf=None), proposals="all", benchmark=benchmark
+    )
+    batch = batch_of(tiny_blip)
+    maps = model.class_maps(batch.pixel_values, [Proposal((1, 2), (1.0, 1.0))])[0]
+    caption = tiny_blip.captions(["cat", "kitten", "dog"])
+    rounds = model.dropout.look(tiny_blip, batch.pixel_values, [caption], 4, 2).maps[0]
+    cat = torch.maximum(rounds[:, 0], rounds[:, 1]).sum(0)
+    torch.testing.assert_close(maps, torch.stack([cat, rounds[:, 2].sum(0)]), rtol=0, atol=0)
+
+
+def test_released_variant_joins_words_and_feeds_plain_pixels(tiny_blip):
+    model = PnPOVSS(tiny_blip, **FAST, variant="released", benchmark=of_classes(["potted plant"]))
+    assert model._names(1) == ("pottedplant",)
+    assert model.dropout.variant == "released"
+    plain = replace(model.benchmark, normalise=False)
+    assert model.input_spec(plain).std == (1.0, 1.0, 1.0)
+    assert model.input_spec(plain).interpolation == "bilinear"
+    assert model.input_spec(model.benchmark).std == tiny_blip.statistics.std
+    paper = PnPOVSS(tiny_blip, **FAST, benchmark=plain)
+    assert paper.input_spec(plain).std == tiny_blip.statistics.std
+
+
+def test_oracle_needs_ground_truth(tiny_blip):
+    model = PnPOVSS(tiny_blip, **FAST, benchmark=of_classes(["cat"]))
+    with pytest.raises(ValueError, match="proposals: oracle"):
+        model(batch_of(tiny_blip))
+
+
+def test_the_last_layer_is_refused_at_once(tiny_blip):
+    with pytest.raises(ValueError, match="always zero"):
+        PnPOVSS(tiny_blip, layer=11)
+
+
+def test_a_benchmark_is_asked_for(tiny_blip):
+    with pytest.raises(RuntimeError, match="of_classes"):
+        _ = PnPOVSS(tiny_blip, **FAST).benchmark
