@@ -170,12 +170,12 @@ class TestSeveralPhotos:
 
     def test_long_bags_in_parts(self, monkeypatch):
         # What a GPU does with vertices of many pixels, here on the CPU.
-        from ovss.crf import lattice
+        from ovss.crf import lattice, sparse
 
         features = torch.rand(2, 500)
         values = torch.rand(500, 3)
         expected = lattice.gaussian_kernel(features)(values)
-        monkeypatch.setattr(lattice, "_balanced", lambda bags: lattice._in_parts(bags, 8))
+        monkeypatch.setattr(lattice, "balanced", lambda bags: sparse.in_parts(bags, 8))
         split = lattice.gaussian_kernel(features)
         assert split.to_vertices[0].offsets.diff().max() <= 8
         assert torch.allclose(split(values), expected, atol=1e-6)
@@ -189,6 +189,20 @@ class TestSeveralPhotos:
             torch.set_num_threads(threads)
             for q, one in zip(DenseCRF()(probabilities, photos), expected, strict=True):
                 assert torch.equal(q, one)
+
+    def test_a_team_gives_the_same_bits(self, monkeypatch):
+        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        monkeypatch.setattr("ovss.crf.sparse._BAND", 100)
+        monkeypatch.setattr("ovss.crf.lattice._CHUNK", 100)
+        monkeypatch.setattr("ovss.crf.mean_field._CHUNK", 300)
+        for classes in (3, 20):
+            one = random_input(classes, 21, 30)
+            torch.set_num_threads(1)
+            expected = DenseCRF()(*one)
+            _spatial.cache_clear()
+            torch.set_num_threads(4)
+            with torch.inference_mode():
+                assert torch.equal(DenseCRF()(*one), expected)
 
     def test_no_state_between_photos(self):
         crf = DenseCRF()
@@ -274,17 +288,34 @@ class TestThreads:
         torch.set_num_threads(4)
 
     def test_one_intra_op_thread_a_photo(self, four_cores):
-        seen = map_photos(lambda _: (threading.get_ident(), torch.get_num_threads()), range(8))
-        assert {threads for _, threads in seen} == {1}
-        assert threading.get_ident() not in {thread for thread, _ in seen}
+        seen = map_photos(
+            lambda _, team: (threading.get_ident(), torch.get_num_threads(), team.size), range(8)
+        )
+        assert {threads for _, threads, _ in seen} == {1}
+        assert {size for *_, size in seen} == {1}
+        assert threading.get_ident() not in {thread for thread, *_ in seen}
 
-    def test_left_over_photos_get_all_threads(self, four_cores):
-        seen = map_photos(lambda _: torch.get_num_threads(), range(6))
-        assert seen == [1, 1, 1, 1, 4, 4]
-        assert map_photos(lambda _: torch.get_num_threads(), range(7)) == [1] * 7
+    def test_a_lone_photo_gets_a_team(self, four_cores):
+        def sizes(count):
+            return map_photos(lambda _, team: team.size, range(count))
+
+        assert sizes(1) == [4]
+        assert sizes(5) == [1, 1, 1, 1, 4]
+        assert sizes(6) == [1] * 6
+
+    def test_a_team_works_with_one_intra_op_thread_each(self, four_cores):
+        meeting = threading.Barrier(4, timeout=30)  # broken unless four threads come
+
+        def work(_):
+            meeting.wait()
+            return threading.get_ident(), torch.get_num_threads()
+
+        (seen,) = map_photos(lambda _, team: team.map(work, range(4)), [0])
+        assert len({thread for thread, _ in seen}) == 4
+        assert {threads for _, threads in seen} == {1}
 
     def test_thread_count_is_put_back(self, four_cores):
-        map_photos(lambda _: None, range(8))
+        map_photos(lambda *_: None, range(8))
         assert torch.get_num_threads() == 4
         fresh = []
         thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
@@ -293,7 +324,7 @@ class TestThreads:
         assert fresh == [4]
 
     def test_errors_come_through(self, four_cores):
-        def fail(photo):
+        def fail(photo, team):
             raise KeyError(photo)
 
         with pytest.raises(KeyError):
@@ -302,7 +333,7 @@ class TestThreads:
 
     def test_no_threads_where_the_caller_has_one(self, monkeypatch):
         monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
-        seen = map_photos(lambda _: threading.get_ident(), range(8))
+        seen = map_photos(lambda *_: threading.get_ident(), range(8))
         assert set(seen) == {threading.get_ident()}
 
     def test_available_cores(self):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ovss.crf.lattice import Lattice, gaussian_kernel
 from ovss.crf.mean_field import mean_field
-from ovss.crf.threads import map_photos
+from ovss.crf.threads import ALONE, Team, map_photos
 
 # A class that is ruled out gets a potential of -log(1e-5), as in pydensecrf's unary_from_softmax.
 _FLOOR = 1e-5
@@ -117,21 +117,27 @@ class DenseCRF:
             groups.setdefault((probability.device, len(probability), alone), []).append(number)
         jobs = list(groups.values())
 
-        def refine(job: list[int]) -> list[Tensor]:
-            return self._refine([probabilities[i] for i in job], [photos[i] for i in job])
+        def refine(job: list[int], team: Team = ALONE) -> list[Tensor]:
+            return self._refine([probabilities[i] for i in job], [photos[i] for i in job], team)
 
         results = dict[int, Tensor]()
         on_cpu = all(device.type == "cpu" for device, *_ in groups)
-        for job, result in zip(jobs, (map_photos if on_cpu else map)(refine, jobs), strict=True):
+        refined = map_photos(refine, jobs) if on_cpu else [refine(job) for job in jobs]
+        for job, result in zip(jobs, refined, strict=True):
             results.update(zip(job, result, strict=True))
         return [results[number] for number in range(len(photos))]
 
+    # Out of inference mode, which is each thread's own: the threads of a team could not write to
+    # a tensor that another made in it.
+    @torch.inference_mode(False)
     @torch.no_grad()
-    def _refine(self, probabilities: Sequence[Tensor], photos: Sequence[Tensor]) -> list[Tensor]:
+    def _refine(
+        self, probabilities: Sequence[Tensor], photos: Sequence[Tensor], team: Team = ALONE
+    ) -> list[Tensor]:
         """Refine photos with equally many classes on one device as one problem."""
         device = probabilities[0].device
         sizes = tuple((photo.shape[1], photo.shape[2]) for photo in photos)
-        rows = [p.to(torch.float32).flatten(1).T for p in probabilities]
+        rows = [p.detach().to(torch.float32).flatten(1).T for p in probabilities]
         log_prior = torch.cat(rows).clamp(_FLOOR, 1.0).log()
 
         kernels = []
@@ -140,12 +146,12 @@ class DenseCRF:
         if self.bilateral_compat:
             position, photo_number = _positions(sizes, device)
             colour = torch.cat([p.to(device).flatten(1) for p in photos], dim=1)
-            features = [_over(position, self.bilateral_sxy), _over(colour, self.bilateral_srgb)]
-            kernels.append(
-                gaussian_kernel(torch.cat(features), photo_number, self.bilateral_compat)
+            features = torch.cat(
+                [_over(position, self.bilateral_sxy), _over(colour, self.bilateral_srgb)]
             )
+            kernels.append(gaussian_kernel(features, photo_number, self.bilateral_compat, team))
 
-        q = mean_field(log_prior, kernels, self.iterations)
+        q = mean_field(log_prior, kernels, self.iterations, team)
         split = q.split([h * w for h, w in sizes])
         return [
             part.T.contiguous().view(-1, h, w) for part, (h, w) in zip(split, sizes, strict=True)
@@ -160,10 +166,8 @@ def _spatial(
 
     About 50 bytes a pixel, 10 MB for 500 x 375.
     """
-    # Out of inference mode, as what is built in it could not be used everywhere out of it.
-    with torch.inference_mode(False), torch.no_grad():
-        position, photo_number = _positions(sizes, device)
-        return gaussian_kernel(_over(position, sxy), photo_number, compat)
+    position, photo_number = _positions(sizes, device)
+    return gaussian_kernel(_over(position, sxy), photo_number, compat)
 
 
 def _positions(

@@ -15,44 +15,19 @@ same side and labels agree pixel by pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ovss.crf.sparse import Bags, balanced, parts
+from ovss.crf.threads import ALONE, Team
 
 # Points embedded at a time on a CPU: the temporaries of 16384 points stay in a core's L2 cache.
 _CHUNK = 16384
-# Entries of a bag that one CUDA block sums one after the other. Bags are skewed: a patch of plain
-# sky puts thousands of pixels into one vertex where the mean is 11 to 25.
-_CUDA_BAG = 64
 _MAX_KEY = 2**62
-
-
-class Bags(NamedTuple):
-    """A sparse matrix as bags of weighted rows: row i sums `weight[k] * table[rows[k]]` over
-    `offsets[i] <= k < offsets[i + 1]`."""
-
-    rows: Tensor
-    offsets: Tensor
-    weight: Tensor
-
-    def __call__(self, table: Tensor) -> Tensor:
-        """Multiply with a contiguous table `(rows, C)`; the result has `len(offsets) - 1` rows."""
-        return F.embedding_bag(
-            self.rows,
-            table,
-            self.offsets,
-            mode="sum",
-            per_sample_weights=self.weight,
-            include_last_offset=True,
-        )
-
-    def scaled(self, weight: Tensor) -> Bags:
-        """The same matrix with each entry multiplied by `weight`, of the shape of `self.weight`."""
-        return self._replace(weight=self.weight * weight)
 
 
 class Lattice(NamedTuple):
@@ -65,10 +40,14 @@ class Lattice(NamedTuple):
         """Filter `(N, C)` float32, contiguous: `K @ values`."""
         return self.to_points(self.at_vertices(values))
 
-    def at_vertices(self, values: Tensor) -> Tensor:
+    def at_vertices(self, values: Tensor, team: Team = ALONE) -> Tensor:
         """Splat and blur `(N, C)` values to the lattice, `(M + 1, C)`."""
         for factor in self.to_vertices:
-            values = factor(values)
+            bands = factor.split(team.size)
+            if len(bands) == 1:
+                values = factor(values)
+            else:
+                values = torch.cat(team.map(partial(Bags.__call__, table=values), bands))
         return values
 
     def at_points(self, vertices: Tensor, part: slice) -> Tensor:
@@ -88,7 +67,9 @@ class _Simplices(NamedTuple):
     barycentric: Tensor  # weight of the corner with remainder r in row r
 
 
-def gaussian_kernel(features: Tensor, group: Tensor | None = None, scale: float = 1.0) -> Lattice:
+def gaussian_kernel(
+    features: Tensor, group: Tensor | None = None, scale: float = 1.0, team: Team = ALONE
+) -> Lattice:
     """Build `scale * D^-1/2 K D^-1/2`, K the Gaussian kernel between points, D its row sums.
 
     This is pydensecrf's `NORMALIZE_SYMMETRIC`; a point's message to itself stays in.
@@ -98,43 +79,32 @@ def gaussian_kernel(features: Tensor, group: Tensor | None = None, scale: float 
         group: `(N,)` int64 number of the group (the photo) each point belongs to; points of
             different groups do not see each other. None: all belong together.
         scale: factor on the whole kernel (the compatibility of a Potts model).
+        team: threads to share the work.
 
     Raises:
         ValueError: if the points spread over so many standard deviations that the lattice cannot
             be addressed with 62 bits.
     """
     d, n = features.shape
-    simplices = _embed(features)
-    vertex, splat, neighbours = _vertices(simplices, group)
-    device = features.device
-
-    # Row `missing`, one past the vertices, is an empty bag and stays zero: what a vertex without
-    # a neighbour reads.
-    missing = len(splat.offsets) - 2
-    own = torch.arange(missing + 1, dtype=torch.int32, device=device)
-    offsets = torch.arange(0, 3 * missing + 4, 3, dtype=torch.int32, device=device)
-    taps = features.new_tensor([1.0, 0.5, 0.5]).repeat(missing + 1)
-    blur = tuple(
-        Bags(torch.stack([own, one, other], dim=1).view(-1), offsets, taps)
-        for one, other in neighbours
-    )
+    simplices = _embed(features, team)
+    corners, splat, blur = _vertices(simplices, group, team)
     # The library's constant. It cancels in D^-1/2 K D^-1/2 but for rounding and the 1e-20.
     alpha = 1.0 / (1.0 + 2.0**-d)
     read = Bags(
-        vertex,
-        torch.arange(0, (d + 1) * n + 1, d + 1, dtype=torch.int32, device=device),
+        corners,
+        torch.arange(0, (d + 1) * n + 1, d + 1, dtype=torch.int32, device=features.device),
         (simplices.barycentric.T.contiguous() * alpha).view(-1),
     )
 
-    kernel = Lattice((*_balanced(splat), *blur), read)
-    degree = kernel(features.new_ones(n, 1)).squeeze(1)
+    kernel = Lattice((*balanced(splat), *blur), read)
+    degree = kernel.to_points(kernel.at_vertices(features.new_ones(n, 1), team)).squeeze(1)
     norm = 1.0 / torch.sqrt(degree + 1e-20)
     splat = splat.scaled(norm.index_select(0, splat.rows))
     read = read.scaled((norm * scale).repeat_interleave(d + 1))
-    return Lattice((*_balanced(splat), *blur), read)
+    return Lattice((*balanced(splat), *blur), read)
 
 
-def _embed(features: Tensor) -> _Simplices:
+def _embed(features: Tensor, team: Team) -> _Simplices:
     """Find the simplex of each point and the point's weights in it (Adams et al., section 3)."""
     d, n = features.shape
     # Standard deviation of the blur in lattice units times the diagonal of the elevation matrix.
@@ -144,8 +114,11 @@ def _embed(features: Tensor) -> _Simplices:
     quotient = features.new_empty(d + 1, n)
     rank = torch.empty(d + 1, n, dtype=torch.int8, device=features.device)
     barycentric = features.new_empty(d + 1, n)
-    for part in parts(n, features.device, _CHUNK):
+
+    def embed(part: slice) -> None:
         _embed_part(features[:, part] * up, quotient[:, part], rank[:, part], barycentric[:, part])
+
+    team.map(embed, parts(n, features.device, _CHUNK))
     return _Simplices(quotient, rank, barycentric)
 
 
@@ -192,8 +165,8 @@ def _embed_part(scaled: Tensor, quotient: Tensor, rank: Tensor, barycentric: Ten
 
 
 def _vertices(
-    simplices: _Simplices, group: Tensor | None
-) -> tuple[Tensor, Bags, list[tuple[Tensor, Tensor]]]:
+    simplices: _Simplices, group: Tensor | None, team: Team
+) -> tuple[Tensor, Bags, list[Bags]]:
     """Number the distinct corners of all simplices.
 
     A corner with remainder r has coordinates `(d + 1) * q + r`, so r and the quotients q name it.
@@ -201,9 +174,9 @@ def _vertices(
     integer, with room for a step beyond either end so that a neighbour's key is never another's.
 
     Returns:
-        The corners of each point, `(N * (d + 1),)` int32; the splat matrix, with an empty last
-        row; and for each axis the two neighbours of each vertex, `(M + 1,)` int32 each, M where
-        there is none.
+        The corners of each point, `(N * (d + 1),)` int32; the splat matrix; the blur matrix of
+        each axis. The last of the M + 1 vertices is what a vertex without a neighbour reads: an
+        empty bag that stays zero.
     """
     quotient, rank, barycentric = simplices
     d, n = len(rank) - 1, rank.shape[1]
@@ -224,7 +197,8 @@ def _vertices(
     dtype = torch.int32 if span < 2**31 else torch.int64
     places = torch.tensor(place, device=device).to(dtype)[:, None]
     keys = torch.empty(d + 1, n, dtype=dtype, device=device)
-    for part in parts(n, device, _CHUNK):
+
+    def address(part: slice) -> None:
         digits = (quotient[:d, part] - low[:, None]).to(dtype)
         keys[0, part] = (digits * places).sum(0, dtype=dtype)
         if group is not None:
@@ -235,51 +209,56 @@ def _vertices(
         for r in range(1, d + 1):
             torch.sub(keys[r - 1, part], at_rank[d + 1 - r], out=keys[r, part])
 
+    team.map(address, parts(n, device, _CHUNK))
+
     vertex = torch.empty(n, d + 1, dtype=torch.int32, device=device)
     rows = torch.empty((d + 1) * n, dtype=torch.int32, device=device)
     weight = barycentric.new_empty((d + 1) * n)
-    known, starts = [], []
-    count = 0
-    for r in range(d + 1):
+
+    def number(r: int) -> tuple[Tensor, Tensor]:
         ordered, order = torch.sort(keys[r], stable=True)
         is_first = torch.ones(n, dtype=torch.bool, device=device)
         torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
-        number = is_first.cumsum(0, dtype=torch.int32) + (count - 1)
-        vertex[:, r].scatter_(0, order, number)
-        start = is_first.nonzero().squeeze(1)
-        known.append(ordered[start].to(torch.int64) + r * span)
-        starts.append((start + r * n).to(torch.int32))
+        vertex[:, r].scatter_(0, order, is_first.cumsum(0, dtype=torch.int32) - 1)
         rows[r * n : (r + 1) * n] = order
         torch.index_select(barycentric[r], 0, order, out=weight[r * n : (r + 1) * n])
-        count += len(start)
+        start = is_first.nonzero().squeeze(1)
+        return ordered[start].to(torch.int64) + r * span, (start + r * n).to(torch.int32)
+
+    known, starts = zip(*team.map(number, range(d + 1)), strict=True)
+    counts = torch.tensor([0, *map(len, known)], dtype=torch.int32, device=device)
+    vertex += counts.cumsum(0, dtype=torch.int32)[:-1]
     end = torch.full((2,), (d + 1) * n, dtype=torch.int32, device=device)
     splat = Bags(rows, torch.cat([*starts, end]), weight)
-    return vertex.view(-1), splat, _neighbours(torch.cat(known), place, span)
+    return vertex.view(-1), splat, _blur(torch.cat(known), place, span, team)
 
 
-def _neighbours(known: Tensor, place: list[int], span: int) -> list[tuple[Tensor, Tensor]]:
-    """Find the neighbours of each vertex, given all keys `remainder * span + digits`, ascending.
+def _blur(known: Tensor, place: list[int], span: int, team: Team) -> list[Bags]:
+    """Build the blur of each axis, given the keys `remainder * span + digits`, ascending.
 
     One neighbour along axis j is one less in every coordinate but j, which is d more. So its
     remainder is one less, and its quotients are the same but for one more in j; from remainder 0
     it is d, and every quotient but j's is one less.
     """
     d, m = len(place), len(known)
-    wraps = known < span
-    before = torch.where(wraps, known + (d * span - sum(place)), known - span)
-    number = torch.arange(m, dtype=torch.int32, device=known.device)
-    result = []
-    for j in range(d + 1):
+    device = known.device
+    before = torch.where(known < span, known + (d * span - sum(place)), known - span)
+    own = torch.arange(m + 1, dtype=torch.int32, device=device)
+    offsets = torch.arange(0, 3 * m + 4, 3, dtype=torch.int32, device=device)
+    taps = torch.tensor([1.0, 0.5, 0.5], dtype=torch.float32, device=device).repeat(m + 1)
+
+    def along(j: int) -> Bags:
         wanted = before + place[j] if j < d else before
         position = _search(known, wanted).clamp_(max=m - 1)
         found = known.index_select(0, position) == wanted
-        one = torch.full((m + 1,), m, dtype=torch.int32, device=known.device)
-        one[:m] = torch.where(found, position.to(torch.int32), m)
-        other = torch.full_like(one, m)
-        other[one[:m].to(torch.int64)] = number
-        other[m] = m  # vertices without a neighbour all wrote here
-        result.append((one, other))
-    return result
+        rows = torch.full((m + 1, 3), m, dtype=torch.int32, device=device)
+        rows[:, 0] = own
+        rows[:m, 1] = torch.where(found, position.to(torch.int32), m)
+        rows[:, 2].scatter_(0, rows[:m, 1].to(torch.int64), own[:m])
+        rows[m, 2] = m  # vertices without a neighbour all wrote here
+        return Bags(rows.view(-1), offsets, taps)
+
+    return team.map(along, range(d + 1))
 
 
 def _search(known: Tensor, wanted: Tensor) -> Tensor:
@@ -287,27 +266,3 @@ def _search(known: Tensor, wanted: Tensor) -> Tensor:
         return torch.searchsorted(known, wanted)
     # NumPy's search begins where the last one ended, and `wanted` ascends nearly throughout.
     return torch.from_numpy(np.searchsorted(known.numpy(), wanted.numpy()))
-
-
-def _balanced(bags: Bags) -> tuple[Bags, ...]:
-    """Leave no long bags where one block sums a bag serially."""
-    return _in_parts(bags, _CUDA_BAG) if bags.rows.device.type == "cuda" else (bags,)
-
-
-def _in_parts(bags: Bags, longest: int) -> tuple[Bags, Bags]:
-    """Factor a matrix into the sums of parts of bags and the sums of those."""
-    length = bags.offsets.diff().to(torch.int64)
-    count = (length + longest - 1).div(longest, rounding_mode="floor")
-    ends = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    bag = torch.repeat_interleave(count)
-    within = torch.arange(len(bag), device=bag.device) - ends[bag]
-    starts = (bags.offsets[bag] + within * longest).to(torch.int32)
-    number = torch.arange(len(bag), dtype=torch.int32, device=bag.device)
-    sums = Bags(number, ends.to(torch.int32), bags.weight.new_ones(len(bag)))
-    return bags._replace(offsets=torch.cat([starts, bags.offsets[-1:]])), sums
-
-
-def parts(n: int, device: torch.device, step: int) -> Iterator[slice]:
-    """Cut n points into slices of `step` for each CPU thread; a GPU takes all at once."""
-    step = step * torch.get_num_threads() if device.type == "cpu" else max(n, 1)
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ovss.crf.lattice import Lattice, parts
+from ovss.crf.lattice import Lattice
+from ovss.crf.sparse import parts
+from ovss.crf.threads import ALONE, Team
 
 # Below this many classes a CPU's softmax along rows is several times slower than along columns.
 _SHORT_ROW = 16
@@ -15,7 +17,9 @@ _SHORT_ROW = 16
 _CHUNK = 131072
 
 
-def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -> Tensor:
+def mean_field(
+    log_prior: Tensor, kernels: Sequence[Lattice], iterations: int, team: Team = ALONE
+) -> Tensor:
     """Iterate `Q <- softmax(log_prior + sum_k kernel_k(Q))` from `Q = softmax(log_prior)`.
 
     The Potts model charges a pixel for the mass that its neighbours give to *other* classes; as Q
@@ -25,26 +29,30 @@ def mean_field(log_prior: Tensor, kernels: Sequence[Lattice], iterations: int) -
         log_prior: `(N, C)` float32, the negative unary potentials.
         kernels: each scaled with its compatibility.
         iterations: number of parallel updates; 0 gives the softmax of the prior.
+        team: threads to share the work.
 
     Returns:
         Q, `(N, C)` float32; rows sum to 1.
     """
     q = torch.empty_like(log_prior)
-    _update(q, log_prior, [])
+    _update(q, log_prior, [], team)
     for _ in range(iterations):
-        _update(q, log_prior, [(kernel, kernel.at_vertices(q)) for kernel in kernels])
+        _update(q, log_prior, [(k, k.at_vertices(q, team)) for k in kernels], team)
     return q
 
 
-def _update(q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tensor]]) -> None:
+def _update(
+    q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tensor]], team: Team
+) -> None:
     by_columns = q.device.type == "cpu" and q.shape[1] < _SHORT_ROW
-    for part in parts(len(q), q.device, _CHUNK // q.shape[1] + 1):
+
+    def update(part: slice) -> None:
         energy = log_prior[part]
         for kernel, vertices in kernels:
             energy = energy + kernel.at_points(vertices, part)
         if not by_columns:
             torch.softmax(energy, 1, out=q[part])
-            continue
+            return
         # Not softmax(0), whose last bits depend on how the columns fall to threads.
         columns = torch.stack(energy.unbind(1))
         columns -= columns.amax(0)
@@ -52,3 +60,5 @@ def _update(q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tenso
         columns /= columns.sum(0)
         for number, column in enumerate(columns):
             q[part, number] = column
+
+    team.map(update, parts(len(q), q.device, _CHUNK // q.shape[1] + 1))
