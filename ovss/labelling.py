@@ -108,15 +108,16 @@ class Labeller:
 
 @lru_cache(maxsize=64)
 def upsampling(source: int, target: int) -> Tensor:
-    """Matrix `(target, source)` of linear interpolation with aligned corners."""
-    positions = np.arange(target) * ((source - 1) / (target - 1) if target > 1 else 0.0)
-    low = np.minimum(positions.astype(int), max(source - 2, 0))
-    weight = positions - low
-    matrix = np.zeros((target, source))
-    matrix[np.arange(target), low] = 1 - weight
-    if source > 1:
-        matrix[np.arange(target), low + 1] += weight
-    return _plain(matrix)
+    """Matrix `(target, source)` of linear interpolation with aligned corners.
+
+    PyTorch's own, because the background starts where its float32 weights are exactly zero.
+    """
+    with torch.inference_mode(False):  # cached, so it must serve calls in either mode
+        identity = torch.eye(source)[:, None]
+        weights = torch.nn.functional.interpolate(
+            identity, size=target, mode="linear", align_corners=True
+        )
+        return weights[:, 0].T.contiguous()
 
 
 @lru_cache(maxsize=64)
@@ -134,10 +135,5 @@ def blurring(size: int, sigma: float) -> Tensor:
     sources = np.where(sources < size, sources, 2 * size - 1 - sources)
     matrix = np.zeros((size, size))
     np.add.at(matrix, (np.arange(size)[:, None], sources), kernel)
-    return _plain(matrix)
-
-
-def _plain(matrix: np.ndarray) -> Tensor:
-    # Cached across calls in and out of inference mode, so it must not be an inference tensor.
     with torch.inference_mode(False):
         return torch.from_numpy(matrix.astype(np.float32))
