@@ -121,7 +121,7 @@ def test_a_wrong_root_shows_the_layout(tmp_path):
 
 def test_a_part_must_be_asked_for(devkit):
     data = VOC(devkit, num_workers=0, spec=SPEC)
-    with pytest.raises(ValueError, match="Expected 1449 photos.*found 3.*`limit`"):
+    with pytest.raises(ValueError, match=r"Expected 1449 photos.*found 3.*`limit`"):
         data.setup()
 
 
