@@ -48,11 +48,11 @@ def look(
     ]
     rounds = dropout.look(vlm, pixel_values, captions, layer, head, rescale)
     return rounds._replace(
-        maps=[_merge(maps, own) for maps, own in zip(rounds.maps, classes, strict=True)]
+        maps=[merge_synonyms(maps, own) for maps, own in zip(rounds.maps, classes, strict=True)]
     )
 
 
-def _merge(maps: Tensor, classes: ClassNames) -> Tensor:
+def merge_synonyms(maps: Tensor, classes: ClassNames) -> Tensor:
     """`(rounds, names, g, g)` -> `(rounds, classes, g, g)`: the maximum over synonyms."""
     if all(len(names) == 1 for names in classes):
         return maps

@@ -130,7 +130,7 @@ class SalienceDropout:
             nothing = torch.zeros(self.rounds, count, grid, grid, dtype=torch.bool, device=device)
             return Rounds(empty, nothing, [torch.zeros(self.rounds, 0, device=device)] * count)
         tokens = vlm.tokenize([caption for own in per_photo for caption in own])
-        pooling = self._pooling(tokens)
+        pooling = self.pooling(tokens)
         members = (pooling > 0).any(1, keepdim=True).to(pooling.dtype)
         rows = torch.tensor(owner, device=device)
         one_caption_each = owner == list(range(count))
@@ -174,7 +174,7 @@ class SalienceDropout:
         share = self.patches * patches if self.patches < 1 else self.patches
         return min(max(1, round(share)), patches)
 
-    def _pooling(self, tokens: Tokens) -> Tensor:
+    def pooling(self, tokens: Tokens) -> Tensor:
         """`(B, K, T)` weights that average the tokens of each class; unused rows are zero."""
         width = max(len(groups) for groups in tokens.groups)
         weights = torch.zeros(len(tokens.groups), width, tokens.input_ids.shape[1] - 1)
