@@ -103,6 +103,7 @@ def test_benchmark_has_the_layout_of_voc(tmp_path: Path) -> None:
         jpeg = np.asarray(Image.open(folder / "JPEGImages" / f"{name}.jpg"))
         assert np.abs(jpeg.astype(int) - photo).mean() < 4
     assert len(list(folder.rglob("*.jpg"))) == len(list(folder.rglob("*.png"))) == 5
+    assert list(tmp_path.iterdir()) == [tmp_path / "VOCdevkit"]
     assert list((tmp_path / "VOCdevkit").iterdir()) == [folder]
 
 
@@ -136,4 +137,4 @@ def test_interrupted_drawing_leaves_nothing(
     monkeypatch.setattr(benchmark, "draw_scene", fail)
     with pytest.raises(KeyboardInterrupt):
         write_benchmark(tmp_path, dev=1, val=1, workers=0)
-    assert list((tmp_path / "VOCdevkit").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

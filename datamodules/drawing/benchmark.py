@@ -59,9 +59,9 @@ def write_benchmark(
         The folder `VOC2012`.
 
     Raises:
-        FileExistsError: If `root` holds a VOC2012 already.
+        FileExistsError: If `root` holds a VOCdevkit already.
     """
-    target = Path(root) / "VOCdevkit" / "VOC2012"
+    target = Path(root) / "VOCdevkit"
     if target.exists():
         raise FileExistsError(
             f"Expected `root` to hold no benchmark yet, but got {target}: delete it to draw anew."
@@ -72,9 +72,10 @@ def write_benchmark(
     }
     scenes = [scene for split in splits.values() for scene in split]
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".VOC2012-", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".VOCdevkit-", dir=target.parent))
+    folder = temporary / "VOC2012"
     try:
-        folder.chmod(0o755)  # mkdtemp's folders are private, a data set is not
+        temporary.chmod(0o755)  # mkdtemp's folders are private, a data set is not
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (folder / name).mkdir(parents=True)
         write = partial(_write_scene, folder, size)
@@ -88,8 +89,8 @@ def write_benchmark(
         for split, listed in splits.items():
             text = "".join(f"{name}\n" for name, _ in listed)
             (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(text)
-        folder.rename(target)
+        temporary.rename(target)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return target
+    return target / "VOC2012"

@@ -95,7 +95,8 @@ class Canvas:
         """Smooth noise in 0..1 with blotches about `period` final pixels wide."""
         cells = max(2, int(self.pixels / period))
         noise = self.rng.random((cells, cells)).astype(np.float32)
-        return cv2.resize(noise, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+        size = (self.side, self.side)
+        return np.asarray(cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
     def paint(
         self,

@@ -299,7 +299,8 @@ def draw_sprite(
     """
     canvas = Canvas(pixels, rng)
     PAINTERS[name](canvas)
-    colour, opaque = canvas.colour, canvas.opaque.astype(np.uint8)
+    colour: NDArray = canvas.colour
+    opaque: NDArray = canvas.opaque.astype(np.uint8)
     if rng.random() < 0.5:
         colour = np.ascontiguousarray(colour[:, ::-1])
         opaque = np.ascontiguousarray(opaque[:, ::-1])
@@ -309,7 +310,9 @@ def draw_sprite(
     tilt = cv2.getRotationMatrix2D(centre, float(rng.uniform(-9, 9)), 0.93)
     size = (canvas.side, canvas.side)
     colour = cv2.warpAffine(colour.astype(np.float32), tilt, size, flags=cv2.INTER_LINEAR)
-    opacity = cv2.warpAffine(outlined.astype(np.float32), tilt, size, flags=cv2.INTER_LINEAR)
+    opacity: NDArray = cv2.warpAffine(
+        outlined.astype(np.float32), tilt, size, flags=cv2.INTER_LINEAR
+    )
     colour = cv2.resize(colour, (pixels, pixels), interpolation=cv2.INTER_AREA)
     opacity = cv2.resize(opacity, (pixels, pixels), interpolation=cv2.INTER_AREA)
     light = np.linspace(rng.uniform(0.95, 1.12), rng.uniform(0.8, 1.0), pixels, dtype=np.float32)
