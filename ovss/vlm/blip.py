@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ovss.captions import Caption
 from ovss.demo import CHECKPOINT as DEMO
+from ovss.vlm.attention import fuse_blip_vision
 from ovss.vlm.base import VLM, ImageStatistics, Tokens, probabilities_from_hooks
 from ovss.vlm.loading import checkpoint_name, load_pretrained, preprocessor_config, resize_positions
 
@@ -39,6 +40,7 @@ class BlipITM(VLM):
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
+        fuse_blip_vision(self.model)
         self.tokenizer = tokenizer
         self.name = name
         self.statistics = statistics
