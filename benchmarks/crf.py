@@ -1,7 +1,8 @@
 """Time `ovss.crf.DenseCRF` against pydensecrf, pair by pair.
 
     pip install pydensecrf2 scikit-image    # pydensecrf2 needs gcc; the photo is scikit-image's
-    OMP_NUM_THREADS=2 python benchmarks/crf.py --threads 1 2
+    python benchmarks/crf.py --threads 1 2 --photos 1 8
+    python benchmarks/crf.py --memory
     python benchmarks/crf.py --device cuda  # the GPU, without pydensecrf
 
 A pair is one run of each, one after the other, so that whatever else the machine does meets both;
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +89,8 @@ def compare(args: argparse.Namespace) -> None:
                 for count in args.photos:
                     ours, theirs, ratios = [], [], []
                     for _ in range(args.repeats):
-                        theirs.append(seconds(lambda: run_pydensecrf(maps[0], photo)))
-                        ours.append(seconds(lambda: crf(maps[:count], [photo] * count)) / count)
+                        theirs.append(seconds(partial(run_pydensecrf, maps[0], photo)))
+                        ours.append(seconds(partial(crf, maps[:count], [photo] * count)) / count)
                         ratios.append(theirs[-1] / ours[-1])
                     print(
                         f"| {width} x {height} | {classes} | {threads} | {count} "

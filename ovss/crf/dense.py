@@ -26,8 +26,7 @@ class DenseCRF:
     The energy of a labelling is a unary term `-log(clip(p, 1e-5, 1))` and a Potts term between
     every two pixels with two kernels: one over positions, one over positions and colours. Mean
     field replaces the labelling by a distribution Q for each pixel. The defaults are those of the
-    PnP-OVSS release (METHOD: `gaussian` 3/7, `bilateral` 50/5/10, ten iterations), and Q is that
-    of pydensecrf up to float32 rounding.
+    PnP-OVSS release, and Q is that of pydensecrf up to float32 rounding.
 
     Args:
         iterations: number of mean-field iterations.
@@ -142,7 +141,9 @@ class DenseCRF:
 
         kernels = []
         if self.gaussian_compat:
-            kernels.append(_spatial(sizes, self.gaussian_sxy, self.gaussian_compat, device))
+            # Batches are of too many kinds, and too large, to keep.
+            build = _spatial if len(sizes) == 1 else _spatial.__wrapped__
+            kernels.append(build(sizes, self.gaussian_sxy, self.gaussian_compat, device))
         if self.bilateral_compat:
             position, photo_number = _positions(sizes, device)
             colour = torch.cat([p.to(device).flatten(1) for p in photos], dim=1)
