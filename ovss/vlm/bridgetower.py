@@ -88,8 +88,8 @@ class BridgeTowerITM(VLM):
         )
         preprocessing = preprocessor_config(name_or_path, revision)
         statistics = ImageStatistics(
-            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),  # type: ignore[arg-type]
-            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),  # type: ignore[arg-type]
+            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),
+            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),
         )
         vision = model.config.vision_config
         if image_size is not None and image_size != vision.image_size:
@@ -124,7 +124,7 @@ class BridgeTowerITM(VLM):
             hidden = block(hidden)
             if number >= 0:
                 normed = visual.forward_post(hidden)
-                states.append(_transform(tower.cross_modal_image_transform, normed, number) + kind)
+                states.append(tower.cross_modal_image_transform(normed) + kind)
         return torch.stack(states, 1)
 
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
@@ -132,8 +132,8 @@ class BridgeTowerITM(VLM):
         mask = _additive_mask(tokens.attention_mask, features.dtype)
         kind = tower.token_type_embeddings.weight[0]
         text_states = [
-            _transform(tower.cross_modal_text_transform, state, number) + kind
-            for number, state in enumerate(self._text_states(tokens, mask)[-self.num_layers :])
+            tower.cross_modal_text_transform(state) + kind
+            for state in self._text_states(tokens, mask)[-self.num_layers :]
         ]
         # The image stream depends on the caption, so shared features need a row for each.
         image_states = features.expand(len(tokens.input_ids), *features.shape[1:]).unbind(1)
@@ -244,18 +244,14 @@ def _architecture() -> Any:
             super().__init__(config)
             # The width stands only in the configuration of the checkpoint that has the heads,
             # which are named as in transformers.BridgeTowerForContrastiveLearning.
-            width = getattr(config, "contrastive_hidden_size", None)
+            width = getattr(config, "contrastive_hidden_size", 0)
             for name in ("itc_text_head", "itc_image_head") if width else ():
-                head = OrderedDict(fc=nn.Linear(config.hidden_size, width))
+                head: OrderedDict[str, nn.Module] = OrderedDict()
+                head["fc"] = nn.Linear(config.hidden_size, width)
                 setattr(self, name, nn.Sequential(head))
             self.post_init()
 
     return BridgeTowerForRetrieval
-
-
-def _transform(linear: nn.Module, states: Tensor, number: int) -> Tensor:
-    """To the cross-modal width; checkpoints have one map for all layers or one for each."""
-    return (linear[number] if isinstance(linear, nn.ModuleList) else linear)(states)
 
 
 def _additive_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
