@@ -33,8 +33,15 @@ class FusedBlipAttention(nn.Module):
         return self.projection(context.transpose(1, 2).flatten(2)), None
 
 
+WORTHWHILE = 128
+"""Patches from which fusing pays; below, the maps are small and the eager form is as fast."""
+
+
 def fuse_blip_vision(model: Any) -> None:
     """Swap the vision encoder's attention modules for fused ones, in place; weights are shared."""
+    config = model.config.vision_config
+    if (config.image_size // config.patch_size) ** 2 < WORTHWHILE:
+        return
     for layer in model.vision_model.encoder.layers:
         if not isinstance(layer.self_attn, FusedBlipAttention):
             layer.self_attn = FusedBlipAttention(layer.self_attn)
