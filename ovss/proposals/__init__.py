@@ -1,5 +1,23 @@
 """Class proposals: which of the classes to look for in a photo."""
 
-from ovss.proposals.base import AllProposer, OracleProposer, Proposal, Proposer, resolve
+from ovss.proposals.base import AllProposer, OracleProposer, Proposal, Proposer
+from ovss.proposals.cache import CachedProposer
+from ovss.proposals.choices import resolve
+from ovss.proposals.clip import ClipProposer
+from ovss.proposals.file import FileProposer
+from ovss.proposals.matching import ContrastiveProposer, MatchProposer
+from ovss.proposals.scores import ProposalScores
 
-__all__ = ["AllProposer", "OracleProposer", "Proposal", "Proposer", "resolve"]
+__all__ = [
+    "AllProposer",
+    "CachedProposer",
+    "ClipProposer",
+    "ContrastiveProposer",
+    "FileProposer",
+    "MatchProposer",
+    "OracleProposer",
+    "Proposal",
+    "ProposalScores",
+    "Proposer",
+    "resolve",
+]

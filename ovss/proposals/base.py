@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.vlm.base import VLM
@@ -26,13 +30,19 @@ class Proposer(ABC):
 
     Attributes:
         name: short name for reports.
+        costly: whether a model runs, so that keeping the results pays (`CachedProposer`).
     """
 
     name: str
+    costly: bool = False
 
     @abstractmethod
     def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
-        """Propose classes for each photo of the batch."""
+        """Propose classes for each photo of the batch; a proposal may be empty."""
+
+    def settings(self) -> dict[str, Any]:
+        """What, beside the photos, classes and VLM, the proposals depend on; for reports."""
+        return {}
 
 
 class OracleProposer(Proposer):
@@ -67,17 +77,67 @@ class AllProposer(Proposer):
         return [Proposal(labels, (1.0,) * len(labels)) for _ in batch.ids]
 
 
-def resolve(proposals: str | Proposer) -> Proposer:
-    """A proposer from its short name, or itself.
+class ScoredProposer(Proposer):
+    """Scores every class with a model and keeps the best ones.
 
-    Raises:
-        ValueError: an unknown name.
+    Args:
+        threshold: a class is kept when its score is above it (not equal); in 0..1.
+        top_k: at most how many classes to keep; None for any number.
     """
-    kinds = {"oracle": OracleProposer, "all": AllProposer}
-    if isinstance(proposals, Proposer):
-        return proposals
-    if proposals not in kinds:
-        raise ValueError(
-            f"Expected `proposals` to be one of {sorted(kinds)}, but got {proposals!r}."
-        )
-    return kinds[proposals]()
+
+    costly = True
+
+    def __init__(self, threshold: float, top_k: int | None) -> None:
+        if not 0 <= threshold < 1:
+            raise ValueError(
+                f"Expected `threshold` to be at least 0 and below 1, but got {threshold}."
+            )
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"Expected `top_k` to be at least 1 or None, but got {top_k}.")
+        self.threshold = threshold
+        self.top_k = top_k
+
+    @abstractmethod
+    def scores(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> Tensor:
+        """Confidences `(B, K)` in 0..1 of the K labels of `benchmark.searchable`."""
+
+    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
+        """See `Proposer`."""
+        with torch.no_grad():
+            scores = self.scores(batch, benchmark, vlm).cpu()
+        return [select(row, benchmark.searchable, self.threshold, self.top_k) for row in scores]
+
+    def settings(self) -> dict[str, Any]:
+        """See `Proposer.settings`."""
+        return {"threshold": self.threshold, "top_k": self.top_k}
+
+
+def select(scores: Tensor, labels: Sequence[int], threshold: float, top_k: int | None) -> Proposal:
+    """The labels that score above a threshold, at most the `top_k` best of them.
+
+    Args:
+        scores: `(K,)`.
+        labels: K labels, ascending.
+        threshold: a score must be above it.
+        top_k: None for any number; ties go to the lower label.
+
+    Example:
+        >>> select(torch.tensor([0.75, 0.5, 1.0]), [1, 2, 5], 0.5, None)
+        Proposal(labels=(1, 5), scores=(0.75, 1.0))
+        >>> select(torch.tensor([0.75, 0.5, 1.0]), [1, 2, 5], 0.0, 1)
+        Proposal(labels=(5,), scores=(1.0,))
+    """
+    ranked = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+    kept = sorted(k for k in ranked if float(scores[k]) > threshold)
+    return Proposal(tuple(labels[k] for k in kept), tuple(float(scores[k]) for k in kept))
+
+
+def searched_names(benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+    """For each label of `benchmark.searchable` its name and synonyms."""
+    return tuple(benchmark.prompts[label] for label in benchmark.searchable)
+
+
+def best_synonym(scores: Tensor, names: Sequence[Sequence[str]]) -> Tensor:
+    """`(..., all names)` -> `(..., K)`: each class's score is its best synonym's."""
+    parts = scores.split([len(synonyms) for synonyms in names], dim=-1)
+    return torch.stack([part.amax(-1) for part in parts], -1)

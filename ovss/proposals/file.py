@@ -1,0 +1,210 @@
+"""Proposals read from a file, such as the paper's GPT-4o answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.proposals.base import Proposal, Proposer
+from ovss.vlm.base import VLM
+
+COCO_ABSENT = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
+"""COCO category ids in 1..182 that no annotation bears (cocostuff's labels.md)."""
+
+COCO_THINGS, COCO_THINGS_AND_STUFF = 80, 171
+
+
+class FileProposer(Proposer):
+    """`file`: answers that were asked for beforehand, a JSON object keyed by photo.
+
+    A value is either a list of class names, or a string as in the files that the paper's authors
+    released: two bracketed lists, the classes and a percentage for each, such as
+    `[2: 'bicycle', 15: 'person'], [100, 90%]`. The number before a name counts: it is the class's
+    position from 1 on, or on COCO the category id; the name is not read. An empty string is an
+    answer without classes.
+
+    Args:
+        path: the JSON file. Photos are found by the stem of their file name.
+        threshold: keep classes whose percentage is above it (not equal); the authors took 70.
+        fallback: what to propose when nothing is left: `none`, or `first`, the benchmark's first
+            class, as the released code does.
+    """
+
+    name = "file"
+
+    def __init__(
+        self,
+        path: str | Path,
+        threshold: float = 70.0,
+        fallback: Literal["none", "first"] = "none",
+    ) -> None:
+        if not 0 <= threshold < 100:
+            raise ValueError(
+                f"Expected `threshold` to be a percentage of at least 0 and below 100, but got "
+                f"{threshold}."
+            )
+        if fallback not in ("none", "first"):
+            raise ValueError(f"Expected `fallback` to be 'none' or 'first', but got {fallback!r}.")
+        self.path = Path(path).expanduser()
+        self.threshold = threshold
+        self.fallback = fallback
+        self._answers = _read(self.path)
+        self._known: tuple[Benchmark, dict[str, Proposal]] | None = None
+
+    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
+        """See `Proposer`.
+
+        Raises:
+            ValueError: an answer that cannot be read, an unknown class, or a photo without answer.
+        """
+        if self._known is None or self._known[0] != benchmark:
+            self._known = (benchmark, self._proposals(benchmark))
+        proposals = self._known[1]
+        missing = [photo for photo in batch.ids if Path(photo).stem not in proposals]
+        if missing:
+            raise ValueError(
+                f"Expected an answer for every photo in {self.path}, but there is none for "
+                f"{missing[:5]} ({len(missing)} of {len(batch.ids)} in this batch); its ids look "
+                f"like {list(proposals)[:2]}."
+            )
+        return [proposals[Path(photo).stem] for photo in batch.ids]
+
+    def settings(self) -> dict[str, Any]:
+        """See `Proposer.settings`."""
+        own = {"threshold": self.threshold, "fallback": self.fallback}
+        return {"path": str(self.path), **own}
+
+    def _proposals(self, benchmark: Benchmark) -> dict[str, Proposal]:
+        """Every answer of the file as a proposal, so that mistakes show before the first photo."""
+        by_id, by_name = label_of_id(benchmark), label_of_name(benchmark)
+        proposals, wrong = {}, []
+        for photo, answer in self._answers.items():
+            try:
+                if isinstance(answer, str):
+                    found = {
+                        _look_up(by_id, number): percent / 100
+                        for number, percent in parse_answer(answer)
+                        if percent > self.threshold
+                    }
+                else:
+                    found = {_look_up(by_name, _plain(name)): 1.0 for name in answer}
+            except ValueError as error:
+                wrong.append(f"{photo}: {error}")
+                continue
+            if not found and self.fallback == "first":
+                found = {benchmark.searchable[0]: 0.0}
+            labels = tuple(sorted(found))
+            proposals[photo] = Proposal(labels, tuple(min(found[k], 1.0) for k in labels))
+        if wrong:
+            listed = "\n  ".join(wrong[:5])
+            raise ValueError(
+                f"Expected {self.path} to hold classes of {benchmark.title}, but {len(wrong)} of "
+                f"{len(self._answers)} answers cannot be read; correct them, or give the file that "
+                f"belongs to this benchmark:\n  {listed}"
+            )
+        return proposals
+
+
+def parse_answer(answer: str) -> list[tuple[int, float]]:
+    """Class numbers and percentages of a released answer.
+
+    What stands between the two lists (blanks, commas, line breaks) does not matter. Where the
+    lists differ in length the surplus is left out, as the released code does.
+
+    Raises:
+        ValueError: there are not two lists, or one without numbers.
+
+    Example:
+        >>> parse_answer("[2: 'bicycle', 15: person], [100, 90%]")
+        [(2, 100.0), (15, 90.0)]
+        >>> parse_answer("[13: 'horse']" + chr(10) + "[horse: 95%]")
+        [(13, 95.0)]
+        >>> parse_answer("")
+        []
+    """
+    if not answer.strip():
+        return []
+    lists = re.findall(r"\[([^\[\]]*)\]", answer)
+    if len(lists) != 2:
+        raise ValueError(f"expected two lists in brackets, but got {answer[:80]!r}")
+    if not lists[0].strip():
+        return []
+    numbers = re.findall(r"(?:^|,)\s*['\"]?(\d+)['\"]?\s*:", lists[0])
+    if not numbers:
+        raise ValueError(f"expected `number: name` in the first list, but got {answer[:80]!r}")
+    percentages = []
+    for part in lists[1].split(","):
+        matched = re.fullmatch(r"(?:.*:)?\s*(\d+(?:\.\d+)?)\s*%?\s*", part, re.DOTALL)
+        if matched is None:
+            raise ValueError(f"expected percentages in the second list, but got {answer[:80]!r}")
+        percentages.append(float(matched[1]))
+    return list(zip(map(int, numbers), percentages, strict=False))
+
+
+def label_of_id(benchmark: Benchmark) -> dict[Any, int]:
+    """The number that released answers use for each class -> its label.
+
+    Raises:
+        ValueError: a COCO benchmark with another number of classes than COCO has.
+    """
+    labels = benchmark.searchable
+    if not benchmark.key.startswith("coco"):
+        return dict(enumerate(labels, start=1))
+    if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):
+        raise ValueError(
+            f"Expected {COCO_THINGS} or {COCO_THINGS_AND_STUFF} classes in a COCO benchmark, but "
+            f"{benchmark.key} has {len(labels)}."
+        )
+    categories = [number for number in range(1, 183) if number not in COCO_ABSENT]
+    return dict(zip(categories, labels, strict=False))
+
+
+def label_of_name(benchmark: Benchmark) -> dict[Any, int]:
+    """Class names and synonyms, any case -> label; the benchmark's own names win."""
+    names: dict[Any, int] = {}
+    for label in benchmark.searchable:
+        names[_plain(benchmark.classes[label])] = label
+    for label in benchmark.searchable:
+        for synonym in benchmark.prompts[label]:
+            names.setdefault(_plain(synonym), label)
+    return names
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _look_up(table: dict[Any, int], key: Any) -> int:
+    if key not in table:
+        choices = list(table)
+        raise ValueError(f"expected a class in {choices[0]!r}..{choices[-1]!r}, but got {key!r}")
+    return table[key]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's answers by photo stem."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a JSON file of class proposals, but there is no {path}; the paper's are in "
+            "its repository's GPT4o_classification folder."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be JSON, but it cannot be read: {error}") from error
+    expected = f"Expected {path} to be a JSON object of answers or lists of names by photo, but"
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{expected} got {str(content)[:80]}.")
+    answers: dict[str, Any] = {}
+    for photo, answer in content.items():
+        listed = isinstance(answer, list) and all(isinstance(name, str) for name in answer)
+        if not isinstance(answer, str) and not listed:
+            raise ValueError(f"{expected} {photo!r} has {str(answer)[:80]}.")
+        stem = Path(photo).stem
+        if stem in answers:
+            raise ValueError(f"{expected} there are several for {stem!r}.")
+        answers[stem] = answer
+    return answers
