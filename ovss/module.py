@@ -96,6 +96,10 @@ class PnPOVSS(LightningModule):
             )
         return self._benchmark
 
+    @benchmark.setter
+    def benchmark(self, benchmark: Benchmark) -> None:
+        self._benchmark = benchmark
+
     @property
     def scores(self) -> SegmentationScores:
         """The confusion matrix of the run under way."""
@@ -142,7 +146,7 @@ class PnPOVSS(LightningModule):
 
     def class_maps(self, pixel_values: Tensor, proposals: list[Proposal]) -> list[Tensor]:
         """For each photo `(K_i, g, g)`: the summed maps of its proposed classes."""
-        names = [[self._names(label) for label in proposal.labels] for proposal in proposals]
+        names = [[self.names_of(label) for label in proposal.labels] for proposal in proposals]
         rounds = look(
             self.vlm,
             pixel_values,
@@ -184,7 +188,8 @@ class PnPOVSS(LightningModule):
                 labels[photo] = torch.full(size, label, device=self.device)
         return [each for each in labels if each is not None]
 
-    def _names(self, label: int) -> tuple[str, ...]:
+    def names_of(self, label: int) -> tuple[str, ...]:
+        """What a class is called in captions: its name and synonyms."""
         if self.variant == "released":
             released = self.benchmark.released_prompts
             # The released code takes one word as one class, so it removes the blanks in names.
@@ -199,7 +204,7 @@ class PnPOVSS(LightningModule):
         benchmark = self.benchmark
         if benchmark.background is not None:
             return benchmark.background
-        names = [self._names(label)[0] for label in benchmark.searchable]
+        names = [self.names_of(label)[0] for label in benchmark.searchable]
         return benchmark.searchable[best_match(self.vlm, pixel_values, names, self.template)]
 
     # ---- Lightning -----------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_synonyms_compete_for_their_class(tiny_blip):
 
 def test_released_variant_joins_words_and_feeds_plain_pixels(tiny_blip):
     model = PnPOVSS(tiny_blip, **FAST, variant="released", benchmark=of_classes(["potted plant"]))
-    assert model._names(1) == ("pottedplant",)
+    assert model.names_of(1) == ("pottedplant",)
     assert model.dropout.variant == "released"
     plain = replace(model.benchmark, normalise=False)
     assert model.input_spec(plain).std == (1.0, 1.0, 1.0)
