@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import difflib
+import re
 import sys
-import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import (
@@ -19,9 +20,9 @@ from lightning.pytorch.cli import (
 
 from ovss.callbacks import PhotoProgress, ResultsWriter
 from ovss.demo import SETTINGS
+from ovss.manners import manners, quieten
 from ovss.module import PnPOVSS
-
-log = logging.getLogger("ovss")
+from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 
 
 class EvaluationTrainer(Trainer):
@@ -34,6 +35,7 @@ class EvaluationTrainer(Trainer):
         classes: str | None = None,
         output: Path = Path("runs/segment"),
         background: bool = True,
+        heatmaps: bool = False,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Segment photos of your own with any class names.
@@ -45,11 +47,36 @@ class EvaluationTrainer(Trainer):
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
+            heatmaps: also write what was found in each round of Salience DropOut, for each class.
             datamodule: not used.
         """
-        from ovss.segmentation import segment_files
+        from ovss.segment_files import segment_files
 
-        segment_files(model, photos, classes, output, background)
+        segment_files(model, photos, classes, output, background, heatmaps)
+
+    def tune(
+        self,
+        model: PnPOVSS,
+        datamodule: LightningDataModule | None = None,
+        space: SearchSpace = SearchSpace(),
+        reward: RewardSettings = RewardSettings(),
+        study: StudySettings = StudySettings(),
+        validate: bool = False,
+    ) -> None:
+        """Choose layer, head, threshold and dropout without segmentation labels.
+
+        Args:
+            model: from the configuration.
+            datamodule: from the configuration; its masks are not read.
+            space: what to choose from.
+            reward: how a setting is judged.
+            study: how to search.
+            validate: afterwards, score the trials where there is ground truth, to see how well the
+                reward ranks them.
+        """
+        from ovss.tuning.lightning import tune_with_trainer
+
+        tune_with_trainer(self, model, datamodule, space, reward, study, validate)
 
 
 class Parser(LightningArgumentParser):
@@ -57,6 +84,22 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, and what may have been meant, without the list of all options."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        sys.stderr.write(f"error: {message}\n")
+        options = {option.rpartition(".")[2]: option for option in self._option_string_actions}
+        for word in re.findall(r"--[\w.]+", message.partition("unrecognized arguments:")[2]):
+            last = word.lstrip("-").rpartition(".")[2]
+            near = difflib.get_close_matches(last, [o.lstrip("-") for o in options], n=1)
+            if near:
+                meant = options.get(near[0]) or options[f"--{near[0]}"]
+                sys.stderr.write(f"Did you mean {meant} instead of {word}?\n")
+        command = self.prog.rpartition(" ")[2]
+        sys.stderr.write(f"`train_free_eval.py {command} --help` lists the options.\n")
+        sys.exit(2)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """Required arguments of a command are positional."""
@@ -98,6 +141,7 @@ class EvaluationCLI(LightningCLI):
             "test": {"model", "dataloaders", "datamodule"},
             "predict": {"model", "dataloaders", "datamodule"},
             "segment": {"model", "datamodule"},
+            "tune": {"model", "datamodule"},
         }
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -125,37 +169,36 @@ class EvaluationCLI(LightningCLI):
 
 
 def run(args: Sequence[str]) -> None:
-    """Run a command; what a user can get wrong is said in one block, without a stack trace.
+    """Run a command; see `ovss.manners.manners` for how it speaks.
 
     Args:
-        args: the command line, without the program's name; `--traceback` shows the stack.
+        args: the command line, without the program's name.
     """
-    args = list(args)
-    traceback = "--traceback" in args
-    if traceback:
-        args.remove("--traceback")
-    quieten()
     sys.argv[1:] = args  # Lightning's launchers start the other processes with it
-    try:
-        EvaluationCLI()
-    except (ValueError, OSError, RuntimeError) as error:
-        if traceback:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+    with manners(args) as rest:
+        quieten()
+        if rest[:1] == ["completion"]:
+            CompletionCLI(rest[1:])
+        else:
+            EvaluationCLI(rest)
 
 
-def quieten() -> None:
-    """Keep messages of the libraries that do not concern a user of this program."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "transformers"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Lightning 2.6 with torch 2.13; https://github.com/Lightning-AI/pytorch-lightning (pytree).
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
-    # Each process has its own share of the photos on purpose (datamodules.sampler).
-    warnings.filterwarnings("ignore", message=".*is recommended to use a single device.*")
-    from transformers.utils import logging as transformers_logging
+class CompletionCLI(EvaluationCLI):
+    """Prints a completion script of `EvaluationCLI` instead of running it."""
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Write the script for the shell that `args` names, and stop."""
+        shells = ("bash", "zsh", "tcsh")
+        shell = args[0] if isinstance(args, list) and len(args) == 1 else None
+        if shell not in shells:
+            raise ValueError(f"Expected `completion` with one of {shells}, but got {args}.")
+        if find_spec("shtab") is None:
+            raise ValueError(
+                "Expected the package shtab for completion scripts, but it is not installed; "
+                "run `pip install shtab`."
+            )
+        parser.prog = "train_free_eval.py"
+        if hasattr(parser, "get_completion_script"):  # jsonargparse >= 4.46
+            sys.stdout.write(parser.get_completion_script(f"shtab-{shell}") + "\n")
+            sys.exit(0)
+        parser.parse_args([f"--print_shtab={shell}"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ovss._version import __version__
 
@@ -19,17 +21,75 @@ examples:
   train_free_eval.py test --config configs/demo.yaml
   train_free_eval.py test --config configs/voc21.yaml --data.init_args.root /data
   train_free_eval.py segment photo.jpg --classes "cat, dog, grass"
+  train_free_eval.py compare runs/voc21 runs/voc21_no_crf
   train_free_eval.py test --config configs/voc21.yaml --print_config
 
-`train_free_eval.py COMMAND --help` lists a command's options; `--version` prints {version}.
+options of every command:
+  --help       list a command's options
+  -q, -v       say less (no progress, no notes) or more (what the libraries say, too)
+  --traceback  show the stack of an error
+
+exit codes: 0 done, 1 an error that the message names, 2 a command line that cannot be read,
+75 stopped by a signal (start the same command again to go on), 130 stopped with Ctrl-C.
+
+This is ovss {version}; `--version` prints it.
 """
 
 COMMANDS = {
     "test": "segment and score a benchmark",
     "predict": "segment a data set; score it where there is ground truth",
     "segment": "segment photos of your own with any class names",
+    "tune": "choose layer, head, threshold and dropout without segmentation labels",
+    "compare": "compare finished runs: differences, their uncertainty, and photos",
+    "configs": "list the shipped configurations",
+    "completion": "print a completion script for bash, zsh or tcsh",
 }
-"""Each command with what it does; `ovss.cli` runs them."""
+"""Each command with what it does; `ovss.cli` runs those that are not in `QUICK`."""
+
+
+def compare(args: Sequence[str]) -> None:
+    """`compare RUN RUN...`: a table, and a report as HTML."""
+    parser = argparse.ArgumentParser(
+        "train_free_eval.py compare",
+        description="Compare runs of one benchmark with the first of them. Writes a table with "
+        "differences of mIoU and 95 %% paired bootstrap intervals over photos, and an HTML report.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/compare.html"), help="the report (%(default)s)"
+    )
+    parser.add_argument(
+        "--photos", type=Path, help="folder of the photos, searched for <id>.jpg and <id>.png"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=10_000, help="draws of the bootstrap (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    options = parser.parse_args(args)
+    from ovss.report.compare import compare_runs
+
+    compare_runs(options.runs, options.output, options.photos, options.resamples, options.seed)
+
+
+def configs(args: Sequence[str]) -> None:
+    """`configs`: every shipped YAML with the first line of its comment."""
+    argparse.ArgumentParser(
+        "train_free_eval.py configs", description="List the shipped configurations."
+    ).parse_args(args)
+    home = Path(__file__).parents[1]
+    files = sorted((home / "configs").rglob("*.yaml"), key=lambda f: (len(f.parts), f))
+    lines = []
+    for file in files:
+        first = file.read_text(encoding="utf-8").partition("\n")[0]
+        what = first.lstrip("# ") if first.startswith("#") else ""
+        lines.append((file.relative_to(home).as_posix(), what))
+    width = max((len(name) for name, _ in lines), default=0)
+    sys.stdout.writelines(f"{name:<{width}}  {what}".rstrip() + "\n" for name, what in lines)
+
+
+QUICK: dict[str, Callable[[Sequence[str]], None]] = {"compare": compare, "configs": configs}
+"""Commands that need neither Lightning nor a model."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -46,6 +106,12 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.write(HELP.format(commands=lines, version=__version__))
     elif args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
+    elif (command := next((arg for arg in args if arg[0:1] != "-"), "")) in QUICK:
+        from ovss.manners import manners
+
+        with manners(args) as rest:
+            rest.remove(command)
+            QUICK[command](rest)
     else:
         from ovss.cli import run
 

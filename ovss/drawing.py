@@ -19,6 +19,8 @@ VOID: RGB = (224, 224, 192)
 """Pixels without a label, in Pascal VOC's colour for them."""
 
 _SHORT, _LONG = 480, 1600
+_LISTED = 12
+"""More classes that were not found are counted, not listed."""
 _INK: RGB = (32, 33, 36)
 _FAINT: RGB = (112, 117, 122)
 
@@ -81,7 +83,10 @@ def draw_overlay(
         (f"{classes[i]} {_share(shares[i])}", palette[i])
         for i in sorted(found, key=lambda i: -shares[i])
     ]
-    entries += [(f"{classes[i]} not found", None) for i in missing if not shares[i]]
+    absent = [f"{classes[i]} not found" for i in missing if not shares[i]]
+    if len(absent) > _LISTED:
+        absent = [f"{len(absent)} classes not found"]
+    entries += [(text, None) for text in absent]
     below = draw_legend(entries or [("nothing found", None)], image.width, font_size)
     whole = Image.new("RGB", (image.width, image.height + below.height), WHITE)
     whole.paste(image, (0, 0))

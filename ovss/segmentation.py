@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import io
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,16 @@ import yaml
 from PIL import Image
 
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
+from ovss.captions import TEMPLATE
 from ovss.demo import SETTINGS
+from ovss.drawing import (
+    display_size,
+    distinct_palette,
+    draw_heatmap,
+    draw_overlay,
+    palette_png,
+    resize_photo,
+)
 from ovss.labelling import Labeller, upsampling
 from ovss.method import look
 from ovss.preprocessing import Preprocess, read_photo
@@ -26,6 +35,8 @@ from ovss.vlm.base import VLM
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,22 +69,68 @@ class Segmentation:
             name: a class that was looked for.
             number: a round counted from 0; default: their sum.
         """
-        searched = self.classes[len(self.classes) - self.rounds.shape[1] :]
-        if name not in searched:
-            raise ValueError(f"Expected one of {list(searched)}, but got {name!r}.")
-        maps = torch.from_numpy(self.rounds[:, searched.index(name)])
+        if name not in self.searched:
+            raise ValueError(f"Expected one of {list(self.searched)}, but got {name!r}.")
+        maps = torch.from_numpy(self.rounds[:, self.searched.index(name)])
         grid = min_max(maps.sum(0) if number is None else maps[number])
         height, width = self.labels.shape
         return (
             upsampling(grid.shape[0], height) @ grid @ upsampling(grid.shape[1], width).T
         ).numpy()
 
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The photo with every class in its colour."""
-        colours = np.asarray(self.palette, dtype=np.float32)[self.labels]
-        found = (self.labels > 0) if self.classes[0] == "background" else np.ones_like(self.labels)
-        weight = opacity * found[..., None].astype(np.float32)
-        return Image.fromarray((self.photo * (1 - weight) + colours * weight).astype(np.uint8))
+    def overlay(
+        self, opacity: float = 0.55, names: bool = True, legend: bool = True
+    ) -> Image.Image:
+        """The photo with every class in its colour, contours, names and a legend.
+
+        Small photos are enlarged for it; see `ovss.drawing.draw_overlay`.
+        """
+        return draw_overlay(
+            self.photo,
+            self.labels,
+            self.classes,
+            self.palette,
+            self.background,
+            opacity,
+            names,
+            legend,
+            missing=[self.classes.index(name) for name in self.searched],
+        )
+
+    def heatmap_overlay(self, name: str, number: int | None = None) -> Image.Image:
+        """The photo with a class's evidence over it, enlarged as an overlay; see `heatmap`."""
+        size = display_size(*self.labels.shape)
+        heat = Image.fromarray(self.heatmap(name, number)).resize(
+            size[::-1], Image.Resampling.BILINEAR
+        )
+        return draw_heatmap(resize_photo(self.photo, size), np.asarray(heat))
+
+    def label_map(self) -> Image.Image:
+        """The labels as a palette image of the photo's size."""
+        return palette_png(self.labels, self.palette)
+
+    def summary(self) -> dict[str, Any]:
+        """The classes with their labels, colours and pixels, as JSON-ready data."""
+        pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        return {
+            "size": list(self.labels.shape),
+            "classes": [
+                {"label": label, "name": name, "colour": list(colour), "pixels": int(count)}
+                for label, (name, colour, count) in enumerate(
+                    zip(self.classes, self.palette, pixels, strict=True)
+                )
+            ],
+        }
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The classes that were looked for."""
+        return self.classes[len(self.classes) - self.rounds.shape[1] :]
+
+    @property
+    def background(self) -> int | None:
+        """The label of pixels that belong to no class; None where every pixel has one."""
+        return 0 if len(self.searched) < len(self.classes) else None
 
     def _index(self, name: str) -> int:
         if name not in self.classes:
@@ -111,6 +168,7 @@ def segment(
 
     Raises:
         ValueError: no class, a name twice, or an image of another kind.
+        FileNotFoundError: no photo at that path.
 
     Example:
         >>> from datamodules.drawing import draw_scene
@@ -120,7 +178,7 @@ def segment(
     """
     from ovss.module import PnPOVSS
 
-    benchmark = of_classes(classes, background)
+    benchmark = own_classes(classes, background)
     if vlm is None:
         settings = demo_settings()
         module = PnPOVSS(
@@ -142,11 +200,51 @@ def segment(
             proposals="all",
             benchmark=benchmark,
         )
+    say_vocabulary(module.vlm, benchmark)
     return segment_with(module, as_pixels(image), benchmark)
+
+
+def own_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
+    """A benchmark of one's own, in colours that are easy to tell apart.
+
+    Raises:
+        ValueError: a bare string, no classes, or more than labels of 8 bits can hold.
+    """
+    if isinstance(classes, str):
+        raise ValueError(f"Expected a list of class names, but got the string {classes!r}.")
+    if not 1 <= len(classes) <= 254:
+        raise ValueError(f"Expected 1 to 254 class names, but got {len(classes)}.")
+    benchmark = of_classes(classes, background)
+    black = ((0, 0, 0),) if background else ()
+    return replace(benchmark, palette=(*black, *distinct_palette(len(classes))))
+
+
+def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
+    """Say what the demo's model knows, and which of the names are new to a model's tokenizer."""
+    if vlm.name == "demo":
+        own = {*TEMPLATE.lower().split(), "and"}
+        words = [w for w, _ in sorted(vlm.tokenizer.get_vocab().items(), key=lambda item: item[1])]
+        known = [word for word in words if word.isalpha() and word not in own]
+        log.info("The demo's model knows only the demo's words: %s.", ", ".join(known))
+    unknown = [
+        name
+        for names in benchmark.prompts
+        for name in names
+        if vlm.tokenizer.unk_token_id in vlm.tokenizer(name)["input_ids"]
+    ]
+    if unknown:
+        log.warning(
+            "%s: unknown to this model's tokenizer, so what is found for it means nothing.%s",
+            ", ".join(unknown),
+            " Give another model with --config configs/vlm/<model>.yaml (in Python: `vlm=...`)."
+            if vlm.name == "demo"
+            else "",
+        )
 
 
 def segment_with(module: PnPOVSS, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
     """Segment `(H, W, 3)` uint8 with a module's settings and all classes of a benchmark."""
+    module.benchmark = benchmark
     pixels = Preprocess(module.input_spec(benchmark))(photo)[None].to(module.vlm.device)
     batch = PhotoBatch(
         ids=["photo"],
@@ -208,37 +306,3 @@ def demo_settings() -> dict[str, Any]:
         "dropout": SalienceDropout(**section["dropout"]),
         "labeller": Labeller(**section["labeller"]),
     }
-
-
-def segment_files(
-    model: PnPOVSS, photos: str, classes: str | None, output: Path, background: bool
-) -> None:
-    """The `segment` command; see `ovss.cli.EvaluationTrainer.segment`."""
-
-    if not classes:
-        raise ValueError('Expected class names, but got none; give --classes "cat, dog, grass".')
-    listing = Path(classes)
-    names = (
-        [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if listing.suffix == ".txt"
-        else [name.strip() for name in classes.split(",")]
-    )
-    path = Path(photos)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    else:
-        files = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(photos))]  # noqa: PTH207
-    if not files:
-        raise FileNotFoundError(
-            f"Expected a photo, a folder of photos or a glob pattern, but found nothing "
-            f"at {photos}."
-        )
-    benchmark = of_classes(names, background)
-    for file in files:
-        result = segment_with(model, as_pixels(file), benchmark)
-        output.mkdir(parents=True, exist_ok=True)
-        result.overlay().save(output / f"{file.stem}_overlay.png")
-
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-"""Files of a folder that `segment` takes for photos."""

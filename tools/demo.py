@@ -131,7 +131,7 @@ def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: 
                     benchmark.classes,
                     benchmark.palette,
                     np.zeros((1, len(benchmark.classes) - 1, 1, 1), np.float32),
-                ).overlay()
+                ).overlay(names=False, legend=False)
             canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
             if number % columns == 0:
                 draw.text((4, top + side // 2 - 8), name, "black", font)

@@ -1,0 +1,85 @@
+"""How the command line speaks: how much, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
+"""The flags that say how much to say; without one, notes and warnings."""
+
+
+class StderrHandler(logging.StreamHandler):
+    """Writes to what `sys.stderr` is now: a progress bar replaces it to stay below the lines."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> Any:
+        """Standard error."""
+        return sys.stderr
+
+
+@contextmanager
+def manners(args: Sequence[str]) -> Iterator[list[str]]:
+    """Run a command: its notes at the level asked for, its errors in one readable block.
+
+    What a user can get wrong (`ValueError`, `OSError`, `RuntimeError`) ends the program with exit
+    code 1 and without a stack trace; anything else is a mistake of the program and shows one.
+
+    Args:
+        args: the command line.
+
+    Yields:
+        The command line without `-q`, `-v` and `--traceback`.
+    """
+    level = next((LEVELS[arg] for arg in args if arg in LEVELS), logging.INFO)
+    logger = logging.getLogger("ovss")
+    if not any(isinstance(handler, StderrHandler) for handler in logging.getLogger().handlers):
+        logging.getLogger().addHandler(StderrHandler())
+    logger.setLevel(level)
+    logging.getLogger("datamodules").setLevel(level)
+    try:
+        yield [arg for arg in args if arg not in LEVELS and arg != "--traceback"]
+    except (ValueError, OSError, RuntimeError) as error:
+        if "--traceback" in args:
+            raise
+        sys.stderr.write(f"error: {error or type(error).__name__}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
+
+
+def quieten() -> None:
+    """Keep messages of the libraries that do not concern a user of this program; `-v` shows all."""
+    # The hub's bars redraw themselves, which a log file keeps as a single endless line.
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if logging.getLogger("ovss").level == logging.DEBUG:
+        return
+    for name in ("lightning.pytorch", "lightning.fabric", "httpx", "transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        # Lightning 2.6 with torch 2.13; https://github.com/Lightning-AI/pytorch-lightning (pytree).
+        ".*LeafSpec.*deprecated.*",
+        # Each process has its own share of the photos on purpose (datamodules.sampler).
+        ".*is recommended to use a single device.*",
+        # Said wherever Slurm is installed, also to who wants a single process (docs/cluster.md).
+        ".*`srun` command is available.*",
+        # The flags of `manners` are taken out of the command line, which is passed on as a list.
+        ".*LightningCLI's args parameter.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

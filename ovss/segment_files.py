@@ -1,0 +1,192 @@
+"""The `segment` command: photos on disk -> overlays, label maps and heat maps on disk."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ovss.files import write_atomically
+from ovss.progress import Progress
+from ovss.segmentation import (
+    Segmentation,
+    as_pixels,
+    own_classes,
+    say_vocabulary,
+    segment_with,
+)
+
+if TYPE_CHECKING:
+    from ovss.module import PnPOVSS
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+"""Files of a folder that `segment` takes for photos."""
+
+
+def segment_files(
+    model: PnPOVSS,
+    photos: str,
+    classes: str | None,
+    output: Path,
+    background: bool = True,
+    heatmaps: bool = False,
+) -> None:
+    """Segment photos and write what was found; see `ovss.cli.EvaluationTrainer.segment`.
+
+    A photo that cannot be read does not stop the others.
+
+    Raises:
+        ValueError: no classes, or photos that could not be read (after the others are done).
+        FileNotFoundError: no photos, or no such list of classes.
+    """
+    benchmark = own_classes(read_classes(classes), background)
+    files = find_photos(photos)
+    say_vocabulary(model.vlm, benchmark)
+    settings = {
+        "vlm": model.vlm.name,
+        "image_size": model.vlm.image_size,
+        "layer": model.layer,
+        "head": model.head,
+        "variant": model.variant,
+    }
+    failures = []
+    with Progress("segment", len(files)) as progress:
+        for file, name in zip(files, output_names(files), strict=True):
+            try:
+                result = segment_with(model, as_pixels(file), benchmark)
+            except (ValueError, OSError) as error:
+                if len(files) == 1:
+                    raise
+                failures.append(f"{file}: {error}")
+            else:
+                write_result(result, output, name, file, settings, heatmaps)
+            progress.advance()
+    log.info("%d photos segmented; results in %s", len(files) - len(failures), output)
+    if failures:
+        listed = "\n".join(f"    {failure}" for failure in failures[:5])
+        raise ValueError(
+            f"Expected {len(files)} readable photos, but {len(failures)} are not, among them\n"
+            f"{listed}\nThe others are done."
+        )
+
+
+def read_classes(classes: str | None) -> list[str]:
+    """Names separated by commas, or the lines of a `.txt` file.
+
+    Raises:
+        ValueError: none given.
+        FileNotFoundError: no such file.
+
+    Example:
+        >>> read_classes("cat, dog; puppy,grass")
+        ['cat', 'dog; puppy', 'grass']
+    """
+    lines = (classes or "").split(",")
+    if classes and classes.strip().endswith(".txt"):
+        path = Path(classes.strip())
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected a text file with a class a line at {path}, but there is no such file."
+            )
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError('Expected class names, but got none; give --classes "cat, dog, grass".')
+    return names
+
+
+def find_photos(photos: str) -> list[Path]:
+    """The files that a path, a folder or a glob pattern stands for, in order of their names.
+
+    Raises:
+        FileNotFoundError: nothing there.
+    """
+    path = Path(photos).expanduser()
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    elif path.is_file():
+        files = [path]
+    else:
+        found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns
+        files = [file for file in found if file.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"Expected a photo, a folder of photos or a glob pattern in quotes, but found nothing "
+            f"at {photos}."
+        )
+    return sorted(files)
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each photo's results: its own, with the folders and suffix it takes to differ.
+
+    Example:
+        >>> output_names([Path("a/cat.jpg"), Path("a/dog.jpg")])
+        ['cat', 'dog']
+        >>> output_names([Path("a/cat.jpg"), Path("a/cat.png"), Path("b/cat.jpg")])
+        ['a/cat_jpg', 'a/cat_png', 'b/cat_jpg']
+    """
+    for suffix in (False, True):
+        for folders in range(max(len(file.parts) for file in files)):
+            names = [
+                "/".join([*file.parts[:-1][len(file.parts) - 1 - folders :], file.stem])
+                + (f"_{file.suffix[1:]}" if suffix else "")
+                for file in files
+            ]
+            if len({name.casefold() for name in names}) == len(files):
+                return names
+    return [f"{number:06d}_{file.stem}" for number, file in enumerate(files)]
+
+
+def write_result(
+    result: Segmentation,
+    output: Path,
+    name: str,
+    photo: Path,
+    settings: dict[str, object],
+    heatmaps: bool = False,
+) -> None:
+    """Write `<name>_overlay.png`, `<name>_labels.png` and `.json`, and heat maps on request."""
+    _write_image(output / f"{name}_overlay.png", result.overlay())
+    _write_image(output / f"{name}_labels.png", result.label_map())
+    sidecar = {"photo": str(photo), **result.summary(), "settings": settings}
+    text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(output / f"{name}_labels.json", text)
+    if not heatmaps:
+        return
+    folder = output / f"{name}_heatmaps"
+    for label, title in enumerate(result.searched):
+        stem = f"{label:03d}_{safe_name(title)}"
+        for number in range(len(result.rounds)):
+            image = result.heatmap_overlay(title, number)
+            _write_image(folder / f"{stem}_round{number}.png", image)
+        _write_image(folder / f"{stem}_sum.png", result.heatmap_overlay(title))
+    data = io.BytesIO()
+    np.savez_compressed(data, rounds=result.rounds, classes=np.array(result.searched))
+    write_atomically(folder / "rounds.npz", data.getvalue())
+
+
+def safe_name(text: str) -> str:
+    """A class name as part of a file name.
+
+    Example:
+        >>> safe_name("traffic light / lamp")
+        'traffic_light_lamp'
+    """
+    return re.sub(r"\W+", "_", text).strip("_")[:60]
+
+
+def _write_image(path: Path, image: Image.Image) -> None:
+    data = io.BytesIO()
+    image.save(data, "png")
+    write_atomically(path, data.getvalue())

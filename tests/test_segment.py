@@ -1,0 +1,227 @@
+"""`ovss.segment` and the `segment` command."""
+
+import io
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovss.commands import main
+from ovss.drawing import display_size, distinct_palette
+from ovss.labelling import Labeller
+from ovss.salience import SalienceDropout
+from ovss.segment_files import find_photos, output_names, read_classes
+from ovss.segmentation import Segmentation, own_classes, segment
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def result(tiny_blip, photo):
+    return segment(
+        photo,
+        ["cat", "potted plant"],
+        vlm=tiny_blip,
+        layer=1,
+        head=0,
+        dropout=SalienceDropout(rounds=2, patches=4),
+        labeller=Labeller(crf=None),
+    )
+
+
+@pytest.fixture
+def by_hand():
+    """A segmentation that needs no model: left half cat, its first round hottest top left."""
+    labels = np.zeros((40, 60), np.uint8)
+    labels[:, :30] = 1
+    rounds = np.zeros((2, 2, 2, 2), np.float32)
+    rounds[0, 0] = [[4, 0], [0, 0]]
+    rounds[1, 0] = [[0, 0], [0, 2]]
+    photo = np.full((40, 60, 3), 100, np.uint8)
+    palette = ((0, 0, 0), (200, 0, 0), (0, 90, 0))
+    return Segmentation(photo, labels, ("background", "cat", "dog"), palette, rounds)
+
+
+def test_every_view_of_a_result(by_hand):
+    np.testing.assert_array_equal(by_hand.mask("cat"), by_hand.labels == 1)
+    assert not by_hand.mask("dog").any()
+    assert by_hand.searched == ("cat", "dog")
+    assert by_hand.background == 0
+    heat = by_hand.heatmap("cat", 0)
+    assert heat.shape == (40, 60)
+    corners = [heat[0, 0], heat[0, -1], heat[-1, 0], heat[-1, -1]]
+    np.testing.assert_allclose(corners, [1, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(by_hand.heatmap("cat")[[0, -1], [0, -1]], [1, 0.5], atol=1e-6)
+    assert not by_hand.heatmap("dog").any()
+    assert by_hand.summary() == {
+        "size": [40, 60],
+        "classes": [
+            {"label": 0, "name": "background", "colour": [0, 0, 0], "pixels": 1200},
+            {"label": 1, "name": "cat", "colour": [200, 0, 0], "pixels": 1200},
+            {"label": 2, "name": "dog", "colour": [0, 90, 0], "pixels": 0},
+        ],
+    }
+    assert by_hand.heatmap_overlay("cat", 0).size == (720, 480)
+
+
+def test_overlay_and_notebook_show_the_same(by_hand):
+    overlay = by_hand.overlay()
+    height, width = display_size(40, 60)
+    assert overlay.width == width
+    assert overlay.height > height  # the legend
+    assert by_hand.overlay(legend=False).size == (width, height)
+    plain = np.asarray(by_hand.overlay(opacity=0.5, names=False, legend=False))
+    assert tuple(plain[height // 2, 10]) == (150, 50, 50)
+    assert tuple(plain[height // 2, -10]) == (100, 100, 100)
+    shown = Image.open(io.BytesIO(by_hand._repr_png_()))
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(overlay))
+
+
+def test_names_that_were_not_looked_for_are_refused(by_hand):
+    with pytest.raises(ValueError, match="'horse'"):
+        by_hand.mask("horse")
+    with pytest.raises(ValueError, match="'background'"):
+        by_hand.heatmap("background")
+
+
+def test_segment_takes_any_kind_of_image(result, photo, tiny_blip, tmp_path):
+    assert result.labels.shape == (60, 90)
+    assert result.labels.dtype == np.uint8
+    assert result.classes == ("background", "cat", "potted plant")
+    assert result.palette == ((0, 0, 0), *distinct_palette(2))
+    assert result.rounds.shape[:2] == (2, 2)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    for image in (Image.fromarray(photo), tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        again = segment(
+            image,
+            ["cat", "potted plant"],
+            vlm=tiny_blip,
+            layer=1,
+            head=0,
+            dropout=SalienceDropout(rounds=2, patches=4),
+            labeller=Labeller(crf=None),
+        )
+        np.testing.assert_array_equal(again.labels, result.labels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "1 to 254 class names, but got 0"),
+        ("cat", "a list of class names, but got the string"),
+        ([f"c{i}" for i in range(255)], "but got 255"),
+        (["cat", " "], "but got ' '"),
+    ],
+)
+def test_classes_that_cannot_be(classes, message):
+    with pytest.raises(ValueError, match=message):
+        own_classes(classes)
+
+
+def test_names_given_twice_are_refused(tiny_blip, photo):
+    with pytest.raises(ValueError, match="'Cat' occurs twice"):
+        segment(photo, ["cat", "Cat"], vlm=tiny_blip, layer=1, head=0)
+
+
+def test_classes_from_a_file(tmp_path):
+    listing = tmp_path / "classes.txt"
+    listing.write_bytes(b"\xef\xbb\xbfcat; kitten\r\n\r\n  dog, brown \n")
+    assert read_classes(str(listing)) == ["cat; kitten", "dog, brown"]
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_classes("nowhere.txt")
+    with pytest.raises(ValueError, match="--classes"):
+        read_classes(" , ")
+
+
+def test_photos_by_path_folder_and_pattern(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [f.name for f in find_photos(str(tmp_path))] == ["a.PNG", "b.jpg"]
+    assert [f.name for f in find_photos(str(tmp_path / "b.jpg"))] == ["b.jpg"]
+    assert [f.name for f in find_photos(str(tmp_path / "**/*.jpg"))] == ["b.jpg", "c.jpg"]
+    with pytest.raises(FileNotFoundError, match="found nothing"):
+        find_photos(str(tmp_path / "*.webp"))
+    assert output_names(find_photos(str(tmp_path))) == ["a", "b"]
+
+
+@pytest.fixture
+def run(tiny_blip_path, tmp_path, monkeypatch):
+    """Runs the command with the tiny model on a folder."""
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+
+    def segment_command(photos, *options):
+        main(
+            [
+                "segment",
+                str(photos),
+                f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
+                "--model.labeller.crf=null",
+                f"--output={tmp_path / 'out'}",
+                *options,
+            ]
+        )
+        return tmp_path / "out"
+
+    return segment_command
+
+
+def test_command_writes_overlays_labels_and_heatmaps(run, photo, tmp_path):
+    file = tmp_path / "my photo.png"
+    Image.fromarray(photo).save(file)
+    out = run(file, "--classes=cat, potted plant", "--heatmaps=true")
+    sidecar = json.loads((out / "my photo_labels.json").read_text())
+    with Image.open(out / "my photo_labels.png") as image:
+        assert image.mode == "P"
+        labels = np.asarray(image)
+        colours = np.asarray(image.convert("RGB"))
+    assert list(labels.shape) == sidecar["size"] == [60, 90]
+    assert [entry["name"] for entry in sidecar["classes"]] == ["background", "cat", "potted plant"]
+    for entry in sidecar["classes"]:
+        where = labels == entry["label"]
+        assert where.sum() == entry["pixels"]
+        assert (colours[where] == entry["colour"]).all()
+    assert sidecar["settings"]["layer"] == 1
+    assert Image.open(out / "my photo_overlay.png").width == display_size(60, 90)[1]
+    heatmaps = out / "my photo_heatmaps"
+    assert sorted(f.name for f in heatmaps.iterdir()) == [
+        f"{number:03d}_{name}_{which}.png"
+        for number, name in enumerate(["cat", "potted_plant"])
+        for which in ("round0", "round1", "sum")
+    ] + ["rounds.npz"]
+    with np.load(heatmaps / "rounds.npz") as arrays:
+        assert arrays["rounds"].shape[:2] == (2, 2)
+        assert list(arrays["classes"]) == ["cat", "potted plant"]
+
+
+def test_a_broken_photo_does_not_stop_the_others(run, photo, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_text("no photo")
+    Image.fromarray(photo).save(folder / "b.png")
+    with pytest.raises(SystemExit) as stop:
+        run(folder, "--classes=cat", "--background=false")
+    assert stop.value.code == 1
+    assert "1 are not" in (message := capsys.readouterr().err)
+    assert "a.jpg" in message
+    written = sorted(f.name for f in (tmp_path / "out").iterdir())
+    assert written == ["b_labels.json", "b_labels.png", "b_overlay.png"]
+    sidecar = json.loads((tmp_path / "out" / "b_labels.json").read_text())
+    assert [entry["name"] for entry in sidecar["classes"]] == ["cat"]
+
+
+def test_words_that_the_model_does_not_know_are_named(tiny_blip, caplog, monkeypatch):
+    from ovss.segmentation import say_vocabulary
+
+    monkeypatch.setattr(tiny_blip, "name", "demo")
+    with caplog.at_level(logging.INFO):
+        say_vocabulary(tiny_blip, own_classes(["cat", "\u4e16"]))
+    assert "\u4e16: unknown to this model" in caplog.text
+    assert "cat: unknown" not in caplog.text
+    assert "demo's words" in caplog.text
