@@ -175,13 +175,13 @@ class Routing:
     """Makes the evidence pass through the class words' cross-attention, in training only.
 
     A BLIP that is trained without it gathers evidence wherever it likes: in the words "a picture
-    of", in every layer, in the image's [CLS]. GradCAM of a class word then has little to show.
-    Three parts are switched off at random: the cross-attention of all other tokens, that of all
-    other layers than `ROUTED_LAYER`, and the image's [CLS]. Besides, the attention of a word that
+    of", in every layer. GradCAM of a class word then has little to show.
+    Two parts are switched off at random: the cross-attention of all other tokens and that of all
+    other layers than `ROUTED_LAYER`. Besides, the attention of a word that
     is true is drawn towards the patches that the local contrast finds similar to the word.
 
     Args:
-        opened: Share of the photos or steps in which each of the three parts is left on.
+        opened: Share of the photos or steps in which each of the two parts is left on.
         sharpness: Power of the similarities that attention is drawn towards. The higher, the more
             attention keeps to the most telling patches.
 
@@ -198,7 +198,7 @@ class Routing:
         self.words = self._wanted = self._guided = self._open_tokens = torch.empty(0)
         self._layers: set[int] = set()
 
-    def begin(self, ids: Tensor, similarity: Tensor, present: Tensor, layers: int) -> Tensor:
+    def begin(self, ids: Tensor, similarity: Tensor, present: Tensor, layers: int) -> None:
         """Draws what is off in this step.
 
         Args:
@@ -206,11 +206,7 @@ class Routing:
             similarity: Of patches and class words, `(B, patches, classes)`.
             present: Which classes the photo's caption names, `(B, classes)` bool.
             layers: Number of layers of the text encoder.
-
-        Returns:
-            Additive mask over the image tokens, `(B, 1, 1, 1 + patches)`.
         """
-        batch = len(ids)
         is_class = ids >= FIRST_CLASS_ID
         classes = (ids - FIRST_CLASS_ID).clamp_min(0)
         wanted = similarity.detach().clamp_min(0).transpose(1, 2) ** self.sharpness
@@ -220,13 +216,10 @@ class Routing:
         self._wanted = wanted.gather(1, classes[..., None].expand(-1, -1, wanted.shape[-1]))
         self._guided = is_class & found.gather(1, classes)
 
-        opened = is_class | (torch.rand(batch, 1) < self.opened)
+        opened = is_class | (torch.rand(len(ids), 1) < self.opened)
         self._open_tokens = opened.float()[..., None]
         every = bool(torch.rand(()) < self.opened)
         self._layers = set(range(layers)) if every else {ROUTED_LAYER}
-        mask = torch.zeros(batch, 1, 1, 1 + GRID * GRID)
-        mask[:, 0, 0, 0] = torch.where(torch.rand(batch) < self.opened, 0.0, -1e4)
-        return mask
 
     def _hook(self, layer: int, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         context, probabilities = output
@@ -261,9 +254,7 @@ class Routing:
                 handle.remove()
 
 
-def match_logits(
-    model: BlipForImageTextRetrieval, image: Tensor, ids: Tensor, image_mask: Tensor
-) -> Tensor:
+def match_logits(model: BlipForImageTextRetrieval, image: Tensor, ids: Tensor) -> Tensor:
     """ITM logits of several captions a photo in one pass.
 
     The captions of a photo are laid end to end; a block-diagonal self-attention keeps them apart,
@@ -273,7 +264,6 @@ def match_logits(
         model: The model.
         image: The vision encoder's output, `(B, 1 + patches, width)`.
         ids: `(B, K, CAPTION_LENGTH)`.
-        image_mask: Additive, `(B, 1, 1, 1 + patches)`.
 
     Returns:
         `(B, K, 2)`.
@@ -288,6 +278,5 @@ def match_logits(
         hidden,
         attention_mask=torch.where(visible, 0.0, -1e4),
         encoder_hidden_states=image,
-        encoder_attention_mask=image_mask,
     ).last_hidden_state
     return model.itm_head(hidden.view(batch, captions, length, -1)[:, :, 0])

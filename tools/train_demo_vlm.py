@@ -230,9 +230,9 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
             losses = {"itc": contrast(similarity, seen.float())}
             if matching:
                 ids, matches = write_captions(seen, rng)
-                mask = routing.begin(ids.flatten(1), similarity, seen, layers)
+                routing.begin(ids.flatten(1), similarity, seen, layers)
                 with routing.attached(model):
-                    logits = vlm.match_logits(model, image, ids, mask).float()
+                    logits = vlm.match_logits(model, image, ids).float()
                 losses["itm"] = F.cross_entropy(logits.flatten(0, 1), matches.flatten())
                 losses["word"] = words(routing.words, ids.flatten(1), seen.float())
                 losses["attention"] = routing.divergence
