@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from datamodules import specs
-from datamodules.base import BenchmarkDataModule, Sample
+from datamodules.base import BenchmarkDataModule
+from datamodules.dataset import Split
+from datamodules.masks import table
+from datamodules.specs import palette
 from datamodules.voc import find_voc
-from ovss.preprocessing import InputSpec
+from ovss.benchmark import Benchmark
+
+
+def benchmark() -> Benchmark:
+    """Background and the classes that are drawn."""
+    from datamodules.drawing import CLASSES
+
+    return Benchmark(
+        key="scenes",
+        title=f"Scenes (drawn, {len(CLASSES) + 1} classes)",
+        protocol="standard",
+        classes=("background", *CLASSES),
+        prompts=((), *((name,) for name in CLASSES)),
+        palette=palette("voc21")[: len(CLASSES) + 1],
+        background=0,
+        background_rule="always",
+    )
 
 
 class Scenes(BenchmarkDataModule):
@@ -19,25 +35,20 @@ class Scenes(BenchmarkDataModule):
     Args:
         root: where the scenes are, or will be drawn.
         split: `val` (held out) or `dev` (for choosing settings).
-        limit: only the first so many photos.
         batch_size: photos in a step.
-        num_workers: loader processes; default by the cores at hand.
-        spec: the VLM's input; default: asked of the module under test.
+        kwargs: see `BenchmarkDataModule`.
     """
+
+    instructions = "Run `make demo`, which draws them."
 
     def __init__(
         self,
         root: str | Path = "data/scenes",
         split: Literal["val", "dev"] = "val",
-        limit: int | None = None,
         batch_size: int = 16,
-        num_workers: int | None = None,
-        spec: InputSpec | None = None,
+        **kwargs: Any,
     ) -> None:
-        benchmark = specs.scenes()
-        labels = np.full(256, -1)
-        labels[: len(benchmark.classes)] = np.arange(len(benchmark.classes))
-        super().__init__(root, benchmark, labels, limit, batch_size, num_workers, spec)
+        super().__init__(root, benchmark(), batch_size=batch_size, **kwargs)
         self.split = split
 
     def prepare_data(self) -> None:
@@ -47,6 +58,6 @@ class Scenes(BenchmarkDataModule):
 
             write_benchmark(self.root)
 
-    def find(self) -> list[Sample]:
+    def find(self) -> Split:
         """See `BenchmarkDataModule.find`."""
-        return find_voc(self.root, self.split, "the demo's scenes", "Run `make demo`.")
+        return find_voc(self, self.split, table(range(len(self.benchmark.classes))))

@@ -1,0 +1,124 @@
+"""Pictures of a study."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from matplotlib.figure import Figure
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from ovss.tuning.report import running_share
+from ovss.tuning.sampling import setting_of
+from ovss.tuning.study import DONE
+
+log = logging.getLogger(__name__)
+
+_ENOUGH = 10
+"""Complete trials below which importances say nothing."""
+
+
+def draw_study(
+    study: Study,
+    choices: Mapping[str, Sequence[Any]],
+    folder: Path,
+    mious: Mapping[int, float],
+) -> list[Path]:
+    """Draw the layer x head heat map, the history, the importances and reward against mIoU.
+
+    Args:
+        study: with at least one complete trial.
+        choices: the values of each part of a setting.
+        folder: gets the PNGs.
+        mious: trial number -> mIoU in 0..1, where it was measured.
+
+    Returns:
+        The files.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    files = [_heat_map(study, choices, folder / "layer_head.png")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's matplotlib plots
+        backend = matplotlib.get_backend()
+        matplotlib.use("Agg")  # Optuna draws through pyplot, which may want a display
+        try:
+            axes = optuna.visualization.matplotlib.plot_optimization_history(
+                study, target_name="reward"
+            )
+            files.append(_save(axes.figure, folder / "history.png"))
+            if len(complete) >= _ENOUGH and len({trial.value for trial in complete}) > 1:
+                # Optuna's default evaluator wants scikit-learn.
+                axes = optuna.visualization.matplotlib.plot_param_importances(
+                    study, evaluator=PedAnovaImportanceEvaluator(), target_name="reward"
+                )
+                files.append(_save(axes.figure, folder / "importances.png"))
+        finally:
+            matplotlib.pyplot.close("all")
+            matplotlib.use(backend)
+    if mious:
+        files.append(_scatter(study, mious, folder / "reward_miou.png"))
+    return files
+
+
+def heat(study: Study, choices: Mapping[str, Sequence[Any]]) -> np.ndarray:
+    """`(layers, heads)`: the best reward of each pair in 0..1, NaN where there was no trial.
+
+    A stopped trial counts with its reward so far, but only where no complete one is.
+    """
+    best = np.full((2, len(choices["layer"]), len(choices["head"])), np.nan)
+    for trial in study.get_trials(deepcopy=False, states=DONE):
+        setting = setting_of(trial)
+        if setting is not None:
+            kind = int(trial.state == TrialState.COMPLETE)
+            row = list(choices["layer"]).index(setting.layer)
+            column = list(choices["head"]).index(setting.head)
+            best[kind, row, column] = np.fmax(best[kind, row, column], running_share(trial))
+    return np.where(np.isnan(best[1]), best[0], best[1])
+
+
+def _heat_map(study: Study, choices: Mapping[str, Sequence[Any]], path: Path) -> Path:
+    shares = 100 * heat(study, choices)
+    rows, columns = shares.shape
+    figure = Figure(figsize=(1.6 + 0.55 * columns, 1.3 + 0.45 * rows), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, aspect="auto", cmap="viridis")
+    axes.set_xticks(range(columns), [str(head) for head in choices["head"]])
+    axes.set_yticks(range(rows), [str(layer) for layer in choices["layer"]])
+    axes.set(xlabel="head", ylabel="layer", title="best reward, % of the pairs")
+    middle = (np.nanmin(shares) + np.nanmax(shares)) / 2
+    for row, column in np.argwhere(~np.isnan(shares)):
+        value = shares[row, column]
+        colour = "black" if value > middle else "white"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image)
+    return _save(figure, path)
+
+
+def _scatter(study: Study, mious: Mapping[int, float], path: Path) -> Path:
+    trials = [t for t in study.get_trials(deepcopy=False) if t.number in mious]
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    points = axes.scatter(
+        [100 * (trial.value or 0.0) for trial in trials],
+        [100 * mious[trial.number] for trial in trials],
+        c=[trial.params["threshold"] for trial in trials],
+        s=16,
+    )
+    axes.set(xlabel="reward, % of the pairs", ylabel="mIoU, %")
+    figure.colorbar(points, label="threshold")
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    return path

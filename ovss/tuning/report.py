@@ -1,0 +1,76 @@
+"""What a study found, as files and as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from ovss.files import write_atomically
+from ovss.report import percent
+from ovss.tuning.sampling import setting_of
+from ovss.tuning.space import Setting
+from ovss.tuning.study import DONE
+
+
+def write_best(path: Path, setting: Setting, facts: Mapping[str, Any], share: float) -> None:
+    """Write the overlay that other commands take with `--config`, after their own."""
+    text = yaml.safe_dump({"model": setting.overlay()}, sort_keys=False)
+    origin = ", ".join(f"{name} {facts[name]}" for name in ("benchmark", "vlm", "reward", "photos"))
+    write_atomically(
+        path,
+        f"# Found by `tune` without segmentation labels: reward {percent(share)} % of the pairs.\n"
+        f"# {origin}\n{text}",
+    )
+
+
+def write_trials(path: Path, study: Study, mious: Mapping[int, float]) -> None:
+    """Write all trials that count as CSV, in the order they were made.
+
+    Args:
+        path: the file.
+        study: the study.
+        mious: trial number -> mIoU in 0..1, where it was measured.
+    """
+    text = io.StringIO()
+    columns = ["trial", "state", *Setting._fields, "reward", "points", "pairs", "margin"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, "mIoU"] if mious else columns)
+    for trial in study.get_trials(deepcopy=False, states=DONE):
+        setting = setting_of(trial)
+        if setting is None:
+            continue
+        seen = trial.user_attrs
+        row = [trial.number, trial.state.name.lower(), *setting, running_share(trial)]
+        row += [seen.get("won", ""), seen.get("pairs", ""), seen.get("margin", "")]
+        writer.writerow([*row, mious.get(trial.number, "")] if mious else row)
+    write_atomically(path, text.getvalue())
+
+
+def running_share(trial: FrozenTrial) -> float:
+    """A complete trial's reward; a stopped one's at the photos it got to."""
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return trial.value
+    return trial.intermediate_values[max(trial.intermediate_values)]
+
+
+def best_table(ranked: list[FrozenTrial], mious: Mapping[int, float], count: int = 10) -> Table:
+    """The best trials with their rewards in percent of the pairs."""
+    table = Table(title="best trials")
+    for column in ("trial", *Setting._fields, "reward"):
+        table.add_column(column, justify="right")
+    if mious:
+        table.add_column("mIoU", justify="right")
+    for trial in ranked[:count]:
+        setting = setting_of(trial)
+        if setting is not None:
+            row = [str(trial.number), *(str(value) for value in setting), percent(trial.value)]
+            table.add_row(*row, *([percent(mious.get(trial.number))] if mious else []))
+    return table

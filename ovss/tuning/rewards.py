@@ -1,0 +1,153 @@
+"""The paper's reward: does the reward model see the class where the map says it is?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ovss.labelling import upsampling
+from ovss.salience import min_max
+from ovss.tuning.photos import TuningPhotos
+from ovss.tuning.scorers import Scorer
+
+Negative = Literal["black", "complement"]
+"""What a masked photo must beat: a black photo (the paper's), or what the mask left out."""
+
+
+class Points(NamedTuple):
+    """Reward of some photos.
+
+    Attributes:
+        won: points, eq. 6.
+        pairs: (photo, class) pairs, the most there can be.
+        margin: sum over the pairs of the two probabilities' difference.
+    """
+
+    won: int
+    pairs: int
+    margin: float
+
+    def __add__(self, other: Points) -> Points:  # type: ignore[override]
+        """Points of both."""
+        return Points(self.won + other.won, self.pairs + other.pairs, self.margin + other.margin)
+
+    @property
+    def share(self) -> float:
+        """Points for each pair, in 0..1."""
+        return self.won / self.pairs if self.pairs else 0.0
+
+
+def probability(logits: Tensor) -> Tensor:
+    """Pr of eq. 7: `(..., K)` logits of a photo's classes -> probabilities, in float64."""
+    return logits.double().softmax(-1)
+
+
+def point(masked: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 6 for the classes of one photo.
+
+    Args:
+        masked: `(K, K)` logits; row k is the photo under class k's map, column j the name j.
+        negative: the same of the negatives, `(K, K)`, or `(K,)` where one serves all classes.
+
+    Returns:
+        `(K,)` bool: which classes score; and `(K,)`: by how much.
+    """
+    positive = probability(masked).diagonal()
+    against = probability(negative)
+    against = against.diagonal() if negative.dim() == 2 else against
+    return positive > against, positive - against
+
+
+def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
+    """M_k of eq. 6: `(K, g, g)` class maps -> `(K, size, size)` in 0..1.
+
+    What `ovss.labelling.Labeller.channels` does to a map before it adds background and blur, on the
+    min-max scaled map: zero where it is below the threshold on the grid, then bilinear with aligned
+    corners.
+    """
+    scaled = min_max(maps.float())
+    kept = torch.where(scaled < threshold, 0.0, scaled)
+    matrix = upsampling(maps.shape[-1], size).to(maps.device)
+    return (matrix @ kept @ matrix.T).clamp(0, 1)
+
+
+class Reward:
+    """Eq. 6 and 7 for the tuning photos.
+
+    Args:
+        scorer: the reward model.
+        photos: the photos, in the scorer's size.
+        names: for each photo, a name for each of its classes.
+        negative: what a masked photo must beat.
+        batch_size: masked photos in a pass of the reward model.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        photos: TuningPhotos,
+        names: Sequence[Sequence[str]],
+        negative: Negative = "black",
+        batch_size: int = 64,
+    ) -> None:
+        if negative not in ("black", "complement"):
+            raise ValueError(
+                f"Expected `reward.negative` to be black or complement, but got {negative!r}."
+            )
+        self.scorer = scorer
+        self.photos = photos
+        self.names = [list(own) for own in names]
+        self.negative = negative
+        self.batch_size = batch_size
+        self._black: dict[str, Tensor] = {}
+        if negative == "black":
+            every = sorted({name for own in self.names for name in own})
+            nothing = torch.zeros(1, 3, scorer.size, scorer.size)
+            self._black = dict(zip(every, scorer(nothing, [every])[0], strict=True))
+
+    def __call__(self, photos: Sequence[int], maps: Sequence[Tensor], threshold: float) -> Points:
+        """Reward of some photos.
+
+        Args:
+            photos: places in `TuningPhotos`.
+            maps: `(K_i, g, g)` class maps of each.
+            threshold: the labeller's.
+        """
+        device = self.scorer.device
+        masks = [soft_mask(own.to(device), threshold, self.scorer.size) for own in maps]
+        counts = [len(own) for own in masks]
+        pixels = torch.cat(
+            [
+                own[:, None] * (self.photos.thumbnails[p].to(device) / 255)
+                for p, own in zip(photos, masks, strict=True)
+            ]
+        )
+        names = [self.names[p] for p in photos for _ in self.names[p]]
+        masked = self._ask(pixels, names, counts)
+        if self.negative == "complement":
+            whole = torch.cat(
+                [
+                    (self.photos.thumbnails[p].to(device) / 255).expand(count, -1, -1, -1)
+                    for p, count in zip(photos, counts, strict=True)
+                ]
+            )
+            against = self._ask(whole - pixels, names, counts)
+        else:
+            against = [torch.stack([self._black[n] for n in self.names[p]]) for p in photos]
+        total = Points(0, 0, 0.0)
+        for positive, negative in zip(masked, against, strict=True):
+            won, margin = point(positive, negative)
+            total += Points(int(won.sum()), len(won), float(margin.sum()))
+        return total
+
+    def _ask(
+        self, pixels: Tensor, names: Sequence[Sequence[str]], counts: Sequence[int]
+    ) -> list[Tensor]:
+        """`(K_i, K_i)` logits of each photo."""
+        rows = torch.cat(self.scorer(pixels, names, self.batch_size)).split(
+            [count**2 for count in counts]
+        )
+        return [each.view(count, count) for each, count in zip(rows, counts, strict=True)]

@@ -1,0 +1,239 @@
+"""An Optuna study that can be stopped, resumed and shared by processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ovss.tuning.maps import MapStore
+from ovss.tuning.rewards import Points, Reward
+from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
+from ovss.tuning.space import Setting
+
+log = logging.getLogger(__name__)
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that count."""
+
+_CHOOSING = 30.0
+"""Seconds after which a trial without a setting belongs to a process that died."""
+
+
+def open_storage(storage: str | None, folder: Path) -> BaseStorage:
+    """Where trials are kept.
+
+    Args:
+        storage: an Optuna URL such as `postgresql://...`, or the path of a journal file (for file
+            systems shared by a cluster, where SQLite's locks do not work); default: SQLite in
+            `folder`.
+        folder: the run's.
+    """
+    if storage is not None and "://" not in storage:
+        path = Path(storage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path)))
+    if storage is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{folder / 'study.db'}"
+    # SQLite lets one process write at a time; the others wait instead of failing.
+    waiting = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+    return RDBStorage(storage, engine_kwargs=waiting)
+
+
+def make_pruner(keep: float, warmup: int) -> BasePruner:
+    """Stops trials that are not among the best share `keep` of the trials at the same photos.
+
+    Args:
+        keep: share in 0..1; 1 never stops one.
+        warmup: trials that must be done first.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"Expected `study.keep` to be in 0..1, above 0, but got {keep}.")
+    if keep == 1:
+        return NopPruner()
+    return PercentilePruner(100 * keep, n_startup_trials=warmup, n_warmup_steps=0)
+
+
+def open_study(
+    storage: BaseStorage,
+    name: str,
+    sampler: UntriedSampler,
+    pruner: BasePruner,
+    facts: Mapping[str, Any],
+) -> Study:
+    """Create a study, or go on with the one of that name.
+
+    Args:
+        storage: where it is.
+        name: its name.
+        sampler: of this process.
+        pruner: of this process.
+        facts: what the reward depends on, JSON-ready; kept with the study.
+
+    Raises:
+        ValueError: the study was made with other facts, so its rewards cannot be compared.
+    """
+    study = optuna.create_study(
+        storage=storage,
+        sampler=sampler,
+        pruner=pruner,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get("facts")
+    if known is None:
+        study.set_user_attr("facts", dict(facts))
+    elif known != dict(facts):
+        changed = sorted(
+            key for key in {*known, *facts} if known.get(key, None) != facts.get(key, None)
+        )
+        raise ValueError(
+            f"Expected the study {name!r} to have been made with the same settings, but "
+            f"{', '.join(changed)} differ (for example {changed[0]}: {known.get(changed[0])!r} "
+            f"there, {facts.get(changed[0])!r} here); give another --study.name or run folder, or "
+            "delete the study."
+        )
+    return study
+
+
+def run_trials(
+    study: Study,
+    objective: Callable[[Trial, Setting], Points],
+    trials: int,
+    progress: Callable[[Study], None] = lambda study: None,
+) -> None:
+    """Add trials until the study has `trials` of them, or the space is used up.
+
+    Ctrl-C gives up the trial under way and keeps all others.
+
+    Args:
+        study: from `open_study`.
+        objective: reward of a setting; may raise `TrialPruned`.
+        trials: of all processes and earlier runs together.
+        progress: told after every trial.
+    """
+    sampler = study.sampler
+    if not isinstance(sampler, UntriedSampler):
+        raise ValueError(f"Expected the study to have an UntriedSampler, but got {sampler!r}.")
+    _give_up_dead(study)
+    wanted = min(trials, len(sampler.order))
+    while len(study.get_trials(deepcopy=False, states=TAKEN)) < wanted:
+        try:
+            trial = study.ask(fixed_distributions=sampler.space)
+        except RuntimeError:
+            break  # the others took the last settings
+        try:
+            trial.set_user_attr("process", _process())
+            if not _is_first(study, trial, wanted):
+                study.tell(trial, state=TrialState.FAIL)
+                continue
+            setting = Setting(**trial.params)
+            points = objective(trial, setting)
+            for key, value in points._asdict().items():
+                trial.set_user_attr(key, value)
+            study.tell(trial, points.share)
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        except BaseException:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
+        progress(study)
+
+
+def make_objective(
+    store: MapStore, reward: Reward, parts: Sequence[Sequence[int]]
+) -> Callable[[Trial, Setting], Points]:
+    """Reward of a setting, part by part of the photos, so that a hopeless one can be stopped."""
+
+    def objective(trial: Trial, setting: Setting) -> Points:
+        total = Points(0, 0, 0.0)
+        for step, photos in enumerate(parts):
+            total += reward(photos, store(setting, photos), setting.threshold)
+            if step + 1 < len(parts):
+                trial.report(total.share, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+        return total
+
+    return objective
+
+
+def ranking(study: Study) -> list[FrozenTrial]:
+    """Complete trials, best first.
+
+    Equal rewards are ranked by how clearly the points were won (the mean difference of the two
+    probabilities), then by fewer rounds, then by age.
+    """
+
+    def key(trial: FrozenTrial) -> tuple[float, float, int, int]:
+        margin = trial.user_attrs["margin"] / max(trial.user_attrs["pairs"], 1)
+        return (-(trial.value or 0.0), -margin, trial.params["rounds"], trial.number)
+
+    return sorted(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=key)
+
+
+def _is_first(study: Study, trial: Trial, wanted: int) -> bool:
+    """Whether no trial with a lower number has the same setting, and there is room for this one.
+
+    As in Lamport's bakery, a trial waits for those with lower numbers that are still choosing.
+    """
+    own = Setting(**trial.params)
+    while True:
+        lower = [
+            other
+            for other in study.get_trials(deepcopy=False, states=TAKEN)
+            if other.number < trial.number
+        ]
+        if len(lower) >= wanted:
+            return False
+        settings = [setting_of(other) for other in lower]
+        if own in settings:
+            return False
+        choosing = [
+            other
+            for other, setting in zip(lower, settings, strict=True)
+            if setting is None
+            and other.datetime_start is not None
+            and time.time() - other.datetime_start.timestamp() < _CHOOSING
+        ]
+        if not choosing:
+            return True
+        time.sleep(0.05)
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _give_up_dead(study: Study) -> None:
+    """Mark trials of processes of this machine that no longer run as failed."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
+        if host == socket.gethostname() and not _alive(int(pid)):
+            log.info("trial %d was cut off; its setting may be tried again", trial.number)
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # signal 0 asks nothing there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

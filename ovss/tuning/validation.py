@@ -1,0 +1,101 @@
+"""How well the reward ranks settings, where there is ground truth. The search never sees this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch.utils.data import DataLoader, Subset
+
+from ovss.benchmark import PhotoBatch
+from ovss.metrics import SegmentationScores
+from ovss.proposals import Proposal
+from ovss.tuning.maps import MapStore
+from ovss.tuning.photos import TuningPhotos, chunked
+from ovss.tuning.space import Setting
+
+if TYPE_CHECKING:
+    from ovss.module import PnPOVSS
+
+
+def score_settings(
+    module: PnPOVSS,
+    loader: DataLoader,
+    photos: TuningPhotos,
+    store: MapStore,
+    settings: Sequence[Setting],
+    progress: Callable[[int], None] = lambda settings: None,
+) -> list[float]:
+    """The mIoU of each setting on the tuning photos, with the module's labeller.
+
+    Args:
+        module: its benchmark and labeller are used.
+        loader: of the data set the photos came from, with ground truth.
+        photos: the tuning photos.
+        store: their class maps.
+        settings: what to score.
+        progress: told after every setting.
+
+    Raises:
+        ValueError: the data has no ground truth.
+    """
+    truth = DataLoader(
+        Subset(loader.dataset, photos.indices),
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+    )
+    batches: list[PhotoBatch] = list(truth)
+    if any(batch.masks is None for batch in batches):
+        raise ValueError(
+            "Expected ground truth for `validate`, but the data has none; leave the option out."
+        )
+    size = loader.batch_size or 1
+    benchmark = module.benchmark
+    found = []
+    for setting in settings:
+        scores = SegmentationScores(
+            len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
+        )
+        with labelling_at(module, setting.threshold):
+            for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
+                maps = [own.to(module.vlm.device) for own in store(setting, chunk)]
+                proposals = [
+                    Proposal(photos.labels[p], (1.0,) * len(photos.labels[p])) for p in chunk
+                ]
+                moved = batch._replace(
+                    photos=[photo.to(module.vlm.device) for photo in batch.photos]
+                )
+                labels = module.label(moved, maps, proposals)
+                scores.update([each.cpu() for each in labels], list(batch.masks or ()))
+        found.append(float(scores.compute()["mIoU"]))
+        progress(1)
+    return found
+
+
+@contextmanager
+def labelling_at(module: PnPOVSS, threshold: float) -> Iterator[None]:
+    """The module with another threshold, for as long as the context is open."""
+    before = module.labeller
+    module.labeller = replace(before, threshold=threshold)
+    try:
+        yield
+    finally:
+        module.labeller = before
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation; ties share their mean rank. NaN where one is constant."""
+    ranks = [_ranks(np.asarray(values, float)) for values in (first, second)]
+    centred = [each - each.mean() for each in ranks]
+    scale = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+    return float((centred[0] * centred[1]).sum() / scale) if scale > 0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[places]
