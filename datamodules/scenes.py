@@ -39,8 +39,6 @@ class Scenes(BenchmarkDataModule):
         kwargs: see `BenchmarkDataModule`.
     """
 
-    instructions = "Run `make demo`, which draws them."
-
     def __init__(
         self,
         root: str | Path = "data/scenes",
@@ -50,6 +48,11 @@ class Scenes(BenchmarkDataModule):
     ) -> None:
         super().__init__(root, benchmark(), batch_size=batch_size, **kwargs)
         self.split = split
+
+    @property
+    def remedy(self) -> str:
+        """How to get the data, for errors."""
+        return "Run `make demo`, which draws them."
 
     def prepare_data(self) -> None:
         """Draw the scenes, unless they are there."""

@@ -1,72 +1,139 @@
-"""The benchmarks' specs, from data files."""
+"""What the benchmarks' specs are made of: data files and prompt names."""
 
 from __future__ import annotations
 
 import json
-from functools import cache
+from dataclasses import replace
 from importlib.resources import files
+from itertools import zip_longest
+from pathlib import Path
 
 from ovss.benchmark import Benchmark, Protocol
 
-
-def read_lines(name: str) -> tuple[str, ...]:
-    """Lines of a file under `datamodules/data/`."""
-    text = files("datamodules").joinpath("data", name).read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+Palette = tuple[tuple[int, int, int], ...]
+Names = tuple[tuple[str, ...], ...]
 
 
-def read_palette(name: str) -> tuple[tuple[int, int, int], ...]:
-    """RGB colours from a JSON file under `datamodules/data/palettes/`."""
-    text = files("datamodules").joinpath("data", "palettes", name).read_text(encoding="utf-8")
-    return tuple((int(r), int(g), int(b)) for r, g, b in json.loads(text))
+def read_data(name: str) -> str:
+    """Text of a file under `datamodules/data/`."""
+    return (files("datamodules") / "data" / name).read_text(encoding="utf-8")
 
 
-def parse_prompts(lines: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """One class a line, synonyms separated by `;`; an empty line is a class never looked for."""
-    return tuple(tuple(name.strip() for name in line.split(";") if name.strip()) for line in lines)
+def class_names(key: str) -> tuple[str, ...]:
+    """The classes of a benchmark in label order."""
+    return tuple(read_data(f"classes/{key}.txt").splitlines())
 
 
-@cache
-def voc(key: str, protocol: Protocol) -> Benchmark:
-    """Pascal VOC 2012: `voc21` with background, `voc20` without.
+def palette(key: str) -> Palette:
+    """An RGB colour for each label, as mmsegmentation paints it."""
+    return tuple(
+        (int(r), int(g), int(b)) for r, g, b in json.loads(read_data(f"palettes/{key}.json"))
+    )
+
+
+def label_map(name: str) -> dict[int, int]:
+    """A map from ids in an annotation format to labels."""
+    return {int(key): label for key, label in json.loads(read_data(f"maps/{name}.json")).items()}
+
+
+def prompt_names(name: str) -> Names:
+    """Names to look for: a class a line (background has none), synonyms separated by `;`."""
+    return tuple(split_synonyms(line) for line in read_data(f"prompts/{name}.txt").splitlines())
+
+
+def split_synonyms(line: str) -> tuple[str, ...]:
+    """The names in a line.
+
+    Example:
+        >>> split_synonyms("sofa; couch ")
+        ('sofa', 'couch')
+    """
+    return tuple(" ".join(name.split()) for name in line.split(";"))
+
+
+def refuse_released(key: str, protocol: Protocol, reason: str) -> None:
+    """Say why a benchmark has no `released` protocol.
 
     Raises:
-        ValueError: an unknown key, or a protocol the released code does not have for it.
+        ValueError: `protocol` is not `standard`.
     """
-    if key not in ("voc21", "voc20"):
-        raise ValueError(f"Expected `classes` to be 'voc21' or 'voc20', but got {key!r}.")
-    if key == "voc20" and protocol == "released":
+    if protocol != "standard":
         raise ValueError(
-            "Expected protocol 'standard' for voc20, but got 'released': the released code scores "
-            "VOC with background; use voc21."
+            f"Expected `protocol` to be 'standard' for {key}, but got {protocol!r}: {reason}"
         )
-    with_background = key == "voc21"
-    blank = ((),) if with_background else ()
-    return Benchmark(
-        key=key,
-        title=f"Pascal VOC 2012 ({key[3:]} classes)",
-        protocol=protocol,
-        classes=read_lines(f"classes/{key}.txt"),
-        prompts=(*blank, *parse_prompts(read_lines("prompts/voc20.txt"))),
-        released_prompts=(*blank, *parse_prompts(read_lines("prompts/voc20_released.txt"))),
-        palette=read_palette(f"{key}.json"),
-        background=0 if with_background else None,
-        background_rule="always" if with_background else "never",
-        expected=1449,
-    )
 
 
-def scenes() -> Benchmark:
-    """The demo's drawn scenes."""
-    from datamodules.drawing import CLASSES
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse an unknown value of an argument.
 
-    return Benchmark(
-        key="scenes",
-        title="Scenes (drawn, 13 classes)",
-        protocol="standard",
-        classes=("background", *CLASSES),
-        prompts=((), *((name,) for name in CLASSES)),
-        palette=read_palette("voc21.json")[: len(CLASSES) + 1],
-        background=0,
-        background_rule="always",
-    )
+    Raises:
+        ValueError: with the choices.
+    """
+    if value not in choices:
+        raise ValueError(
+            f"Expected `{name}` to be {' or '.join(map(repr, choices))}, but got {value!r}."
+        )
+
+
+def with_prompts(benchmark: Benchmark, path: str | Path) -> Benchmark:
+    """The benchmark with names to look for from one's own file.
+
+    The file has a line for each class in label order, synonyms separated by `;`. The background
+    has no line, or a first line `background`.
+
+    Args:
+        benchmark: whose classes are named.
+        path: UTF-8 text.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of lines, an empty name, or a name twice; says file and line.
+    """
+    lines = read_text_lines(path)
+    labels = benchmark.searchable
+    first = 1
+    if len(lines) == len(labels) + 1 and lines[0].strip().lower() == "background":
+        lines, first = lines[1:], 2
+    named: dict[str, int] = {}
+    prompts: list[tuple[str, ...]] = [()] * len(benchmark.classes)
+    for number, (line, label) in enumerate(zip_longest(lines, labels), start=first):
+        if line is None or label is None:
+            wanted = benchmark.classes[label] if label is not None else "the end of the file"
+            raise ValueError(
+                f"Expected {path} to have a line for each of the {len(labels)} classes of "
+                f"{benchmark.title}, but got {len(lines)} lines; line {number} should be {wanted}."
+            )
+        names = split_synonyms(line)
+        for name in names:
+            if not name:
+                raise ValueError(
+                    f"Expected names for {benchmark.classes[label]!r} in {path}, line {number}, "
+                    f"but got {line!r}; separate synonyms by single semicolons."
+                )
+            if name.casefold() in named:
+                raise ValueError(
+                    f"Expected distinct names in {path}, but {name!r} in line {number} is already "
+                    f"in line {named[name.casefold()]}."
+                )
+            named[name.casefold()] = number
+        prompts[label] = names
+    return replace(benchmark, prompts=tuple(prompts), released_prompts=())
+
+
+def read_text_lines(path: str | Path) -> list[str]:
+    """Lines of a user's text file, blank ones at its end left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not UTF-8 text.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(f"Expected a text file at {path}, but there is none.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected {path} to be UTF-8 text, but byte {error.start} is not; save it as UTF-8."
+        ) from None
+    return text.rstrip().splitlines()

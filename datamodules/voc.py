@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from datamodules import specs
-from datamodules.base import BenchmarkDataModule, Sample, check_pairs
+from datamodules.archives import Archive
+from datamodules.base import BenchmarkDataModule
+from datamodules.dataset import Split
 from datamodules.errors import DatasetNotFoundError
-from ovss.benchmark import Protocol
-from ovss.preprocessing import InputSpec
+from datamodules.layouts import find_listed
+from datamodules.masks import table
+from datamodules.specs import check_choice, class_names, palette, prompt_names, refuse_released
+from ovss.benchmark import Benchmark, Protocol
 
 TREE = """
 VOCdevkit/VOC2012/
@@ -19,6 +21,31 @@ VOCdevkit/VOC2012/
   JPEGImages/<id>.jpg
   SegmentationClass/<id>.png
 """
+HOMES = ("VOCdevkit/VOC2012", "VOC2012", ".")
+VAL_LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+
+
+@cache
+def benchmark(classes: str, protocol: Protocol) -> Benchmark:
+    """`voc21`, with background, or `voc20`, without."""
+    check_choice("classes", classes, ("voc21", "voc20"))
+    if classes == "voc20":
+        refuse_released(
+            "voc20", protocol, "the released code scores VOC with background; use voc21."
+        )
+    blank = ((),) if classes == "voc21" else ()
+    return Benchmark(
+        key=classes,
+        title=f"Pascal VOC 2012 ({classes[3:]} classes)",
+        protocol=protocol,
+        classes=class_names(classes),
+        prompts=(*blank, *prompt_names("voc20")),
+        released_prompts=(*blank, *prompt_names("voc20_released")),
+        palette=palette(classes),
+        background=0 if blank else None,
+        background_rule="always" if blank else "never",
+        expected=1449,
+    )
 
 
 class VOC(BenchmarkDataModule):
@@ -29,10 +56,7 @@ class VOC(BenchmarkDataModule):
         classes: `voc21` (with background) or `voc20` (background not scored).
         protocol: `standard` ignores the void border; `released` scores it as background.
         split: name of a list in `ImageSets/Segmentation`.
-        limit: only the first so many photos.
-        batch_size: photos in a step.
-        num_workers: loader processes; default by the cores at hand.
-        spec: the VLM's input; default: asked of the module under test.
+        kwargs: see `BenchmarkDataModule`.
     """
 
     def __init__(
@@ -41,61 +65,53 @@ class VOC(BenchmarkDataModule):
         classes: Literal["voc21", "voc20"] = "voc21",
         protocol: Protocol = "standard",
         split: str = "val",
-        limit: int | None = None,
-        batch_size: int = 8,
-        num_workers: int | None = None,
-        spec: InputSpec | None = None,
+        **kwargs: Any,
     ) -> None:
-        benchmark = specs.voc(classes, protocol)
-        super().__init__(
-            root, benchmark, mask_labels(classes, protocol), limit, batch_size, num_workers, spec
-        )
+        super().__init__(root, benchmark(classes, protocol), **kwargs)
         self.split = split
+        # Mask values: 0 background, 1..20 the classes, 255 the void border.
+        self.labels = (
+            table({0: 255, **{i: i - 1 for i in range(1, 21)}, 255: 255})
+            if classes == "voc20"
+            else table({**{i: i for i in range(21)}, 255: 0 if protocol == "released" else 255})
+        )
 
-    def find(self) -> list[Sample]:
+    def find(self) -> Split:
         """See `BenchmarkDataModule.find`."""
-        return find_voc(self.root, self.split, "Pascal VOC 2012", VOC_REMEDY)
+        return find_voc(self, self.split, self.labels)
+
+    archives = (
+        Archive(
+            name="VOCtrainval_11-May-2012.tar",
+            url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            digest="md5:6cd6e144f989b92b3379bac3b3de84fd",
+            members=(
+                VAL_LIST,
+                "VOCdevkit/VOC2012/JPEGImages/{id}.jpg",
+                "VOCdevkit/VOC2012/SegmentationClass/{id}.png",
+            ),
+            listing=lambda root, read: read(VAL_LIST).decode().split(),
+            done=("VOCdevkit/VOC2012/SegmentationClass/*.png", 1449),
+        ),
+    )
 
 
-VOC_REMEDY = (
-    "Download VOCtrainval_11-May-2012.tar from the challenge's site and extract it there, "
-    "or point `data.root` elsewhere."
-)
-
-
-def find_voc(root: Path, split: str, name: str, remedy: str) -> list[Sample]:
-    """The split's photos and masks, in the list's order.
+def find_voc(module: BenchmarkDataModule, split: str, labels: Any) -> Split:
+    """A split in the VOC layout, in its list's order.
 
     Raises:
         DatasetNotFoundError: no such list.
         FileNotFoundError: missing photos or masks.
     """
-    for folder in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
+    name, remedy = module.benchmark.title, module.remedy
+    for home in HOMES:
+        folder = module.root / home
         listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
         if listing.is_file():
             break
     else:
-        raise DatasetNotFoundError(name, root, TREE.format(split=split), remedy)
+        raise DatasetNotFoundError(name, module.root, TREE.format(split=split), remedy)
     ids = listing.read_text(encoding="utf-8").split()
-    samples = [
-        Sample(
-            photo_id,
-            folder / "JPEGImages" / f"{photo_id}.jpg",
-            folder / "SegmentationClass" / f"{photo_id}.png",
-        )
-        for photo_id in ids
-    ]
-    check_pairs(samples)
-    return samples
-
-
-def mask_labels(classes: str, protocol: Protocol) -> np.ndarray:
-    """Mask values to labels: 0 background, 1..20 classes, 255 the void border."""
-    table = np.full(256, -1)
-    if classes == "voc21":
-        table[:21] = np.arange(21)
-    else:
-        table[0] = 255
-        table[1:21] = np.arange(20)
-    table[255] = 0 if protocol == "released" else 255
-    return table
+    photos, masks = folder / "JPEGImages", folder / "SegmentationClass"
+    samples = find_listed(name, ids, listing, photos, masks, remedy)
+    return Split(samples, labels, f"{masks.relative_to(module.root).as_posix()}/*.png")

@@ -115,7 +115,7 @@ def test_a_mask_in_colours(devkit):
 
 
 def test_a_wrong_root_shows_the_layout(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match=r"SegmentationClass/<id>\.png[\s\S]*extract"):
+    with pytest.raises(DatasetNotFoundError, match=r"SegmentationClass/<id>\.png[\s\S]*prepare --config configs/voc21.yaml"):
         items(tmp_path)
 
 

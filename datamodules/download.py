@@ -1,0 +1,154 @@
+"""Files from HTTP servers: resumed where they broke off, verified before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1 << 20
+TIMEOUT = 60.0
+"""Seconds without a byte after which a transfer counts as broken."""
+
+
+class DownloadError(OSError):
+    """A file could not be fetched, or is not what it should be."""
+
+
+def download(
+    url: str,
+    target: Path,
+    digest: str = "",
+    size: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    attempts: int = 5,
+    pause: float = 1.0,
+) -> None:
+    """Fetch a file; it appears under its name only once it is whole and verified.
+
+    What has come is kept in `<name>.part`, and a later call goes on from there.
+
+    Args:
+        url: http or https.
+        target: the file.
+        digest: see `verify`.
+        size: in bytes, if known.
+        progress: called with the bytes that are there and the bytes in all.
+        attempts: broken transfers in a row, without a byte gained, after which to give up.
+        pause: seconds before the second of them, doubled before each further one.
+
+    Raises:
+        DownloadError: the server refuses or keeps breaking off, or the file is not the right one.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError(f"Expected an http or https address, but got {url!r}.")
+    part = target.with_name(target.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            total = _transfer(url, part, progress)
+            have = part.stat().st_size
+            if total is None or have >= total:
+                break
+            reason = f"the connection ended after {have} of {total} bytes"
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise DownloadError(
+                    f"Expected {url} to be there, but the server says {error.code} "
+                    f"{error.reason}. Get {target.name} from elsewhere, put it into "
+                    f"{target.parent} and run this again."
+                ) from error
+            reason = f"the server says {error.code} {error.reason}"
+        except (HTTPException, OSError) as error:
+            reason = str(error) or type(error).__name__
+        gained = part.exists() and part.stat().st_size > before
+        failures = 1 if gained else failures + 1
+        if failures >= attempts:
+            raise DownloadError(
+                f"Expected to download {url}, but {reason}. What has come is kept in {part}: run "
+                f"this again to go on, or put {target.name} into {target.parent} yourself."
+            )
+        log.warning("%s; trying again", reason)
+        time.sleep(pause * 2 ** (failures - 1))
+    try:
+        verify(part, digest, size)
+    except DownloadError:
+        part.unlink()  # to go on from wrong bytes would never end well
+        raise
+    part.replace(target)
+
+
+def _transfer(
+    url: str, part: Path, progress: Callable[[int, int | None], None] | None
+) -> int | None:
+    """Append what is missing; the size of the whole file, None where the server does not say."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "ovss"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing comes after what is there: it is whole, or of another file and starts anew.
+        error.close()
+        total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if total != str(have):
+            part.unlink()
+            return _transfer(url, part, progress)
+        return have
+    with response:
+        length = response.headers.get("Content-Length")
+        resumed = response.status == 206 and (
+            response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        )
+        # Without ranges a server sends all of it again.
+        done = have if resumed else 0
+        total_bytes = done + int(length) if length else None
+        with part.open("ab" if resumed else "wb") as file:
+            while block := response.read(BLOCK):
+                file.write(block)
+                done += len(block)
+                if progress is not None:
+                    progress(done, total_bytes)
+    return total_bytes
+
+
+def verify(path: Path, digest: str, size: int | None = None) -> None:
+    """Check a file's size and checksum.
+
+    Args:
+        path: the file.
+        digest: `algorithm:hexadecimal`; empty where none is published.
+        size: in bytes, if known.
+
+    Raises:
+        DownloadError: another size or checksum.
+    """
+    actual_size = path.stat().st_size
+    if size is not None and actual_size != size:
+        raise DownloadError(f"Expected {path.name} to have {size} bytes, but got {actual_size}.")
+    if not digest:
+        return
+    algorithm, _, expected = digest.partition(":")
+    # MD5 and SHA-1 are what the data sets publish; they tell a broken file, not a forged one.
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            hasher.update(block)
+    if hasher.hexdigest() != expected:
+        raise DownloadError(
+            f"Expected {path.name} to have the {algorithm} checksum {expected}, but got "
+            f"{hasher.hexdigest()}: it is damaged or another version. Delete it if it is still "
+            "there, and run this again."
+        )
