@@ -76,6 +76,18 @@ class Benchmark:
         )
 
 
+class Unreadable(NamedTuple):
+    """A photo that could not be read, or whose ground truth could not.
+
+    Attributes:
+        id: the photo's name.
+        reason: what was wrong, with the file's path.
+    """
+
+    id: str
+    reason: str
+
+
 class PhotoBatch(NamedTuple):
     """Some photos on their way through the method.
 
@@ -85,6 +97,8 @@ class PhotoBatch(NamedTuple):
         pixel_values: `(B, 3, S, S)`, resized and normalised for the VLM.
         present: image-level labels of each photo, in ascending order; None where unknown.
         masks: ground truth `(H_i, W_i)` uint8 each; None where there is none.
+        unreadable: photos that belong here but could not be read; the other fields are without
+            them.
     """
 
     ids: Sequence[str]
@@ -92,6 +106,7 @@ class PhotoBatch(NamedTuple):
     pixel_values: Tensor
     present: Sequence[tuple[int, ...]] | None = None
     masks: Sequence[Tensor] | None = None
+    unreadable: Sequence[Unreadable] = ()
 
 
 def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.captions import TEMPLATE
+from ovss.distributed import gather_texts
 from ovss.labelling import Labeller
 from ovss.method import best_match, look
 from ovss.metrics import SegmentationScores
 from ovss.preprocessing import InputSpec
-from ovss.proposals import Proposal, Proposer, resolve
+from ovss.proposals import Proposal, ProposalScores, Proposer, resolve
 from ovss.salience import SalienceDropout, Variant
 from ovss.timing import StageTimes
 from ovss.vlm import VLM
+
+log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -48,6 +54,8 @@ class PnPOVSS(LightningModule):
         variant: `paper`, or `released` for the released code's numerics.
         template: caption with `{}` for the class names.
         benchmark: classes and scoring; default: the data module's.
+        on_error: what unreadable photos do: `stop` ends the run with an error that lists them,
+            once all others are done; `skip` leaves them out, and the scores say so.
 
     Example:
         >>> from lightning.pytorch import Trainer  # doctest: +SKIP
@@ -67,8 +75,11 @@ class PnPOVSS(LightningModule):
         variant: Variant = "paper",
         template: str = TEMPLATE,
         benchmark: Benchmark | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"Expected `on_error` to be 'stop' or 'skip', but got {on_error!r}.")
         vlm.check_choice(layer, head)
         self.vlm = vlm.requires_grad_(False)
         self.layer = layer
@@ -80,7 +91,13 @@ class PnPOVSS(LightningModule):
         self.template = template
         self.times = StageTimes()
         self.results: dict[str, Any] | None = None
-        """Scores of the last finished run; see `SegmentationScores.compute`."""
+        """Scores of the last finished run; see `SegmentationScores.compute`. Beside them the
+        proposals' `proposals_precision` and `proposals_recall`."""
+        self.unreadable: list[Unreadable] = []
+        """Photos that the run under way could not read; of all processes once it is finished."""
+        self.on_error = on_error
+        self.proposal_scores = ProposalScores()
+        self._said_out_of_memory = False
         self._benchmark = benchmark
         self._scores: SegmentationScores | None = None
 
@@ -99,6 +116,11 @@ class PnPOVSS(LightningModule):
     @benchmark.setter
     def benchmark(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
+
+    def take_benchmark(self, datamodule: Any) -> None:
+        """Use the data module's benchmark, unless one was given."""
+        if self._benchmark is None:
+            self._benchmark = getattr(datamodule, "benchmark", None)
 
     @property
     def scores(self) -> SegmentationScores:
@@ -131,7 +153,30 @@ class PnPOVSS(LightningModule):
     # ---- the method ----------------------------------------------------------------------------
 
     def forward(self, batch: PhotoBatch) -> list[Prediction]:
-        """Label photos."""
+        """Label photos; in halves where the GPU's memory does not hold them together.
+
+        Raises:
+            torch.OutOfMemoryError: a single photo is too much.
+        """
+        try:
+            return self._label_photos(batch)
+        except torch.OutOfMemoryError:
+            if len(batch.ids) == 1:
+                raise
+        # Here and not in the `except` block, where the traceback still holds the activations.
+        if not self._said_out_of_memory:
+            self._said_out_of_memory = True
+            log.warning(
+                "Out of GPU memory with %d photos at once: going on with halves. A smaller "
+                "`data.init_args.batch_size` is faster.",
+                len(batch.ids),
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(batch.ids) // 2
+        return [*self(_part(batch, slice(half))), *self(_part(batch, slice(half, None)))]
+
+    def _label_photos(self, batch: PhotoBatch) -> list[Prediction]:
         benchmark = self.benchmark
         with self.times.measure("propose", self.device):
             proposals = self.proposer(batch, benchmark, self.vlm)
@@ -211,9 +256,7 @@ class PnPOVSS(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over the data module's benchmark and make a fresh confusion matrix."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if self._benchmark is None:
-            self._benchmark = getattr(datamodule, "benchmark", None)
+        self.take_benchmark(getattr(self.trainer, "datamodule", None))
         benchmark = self.benchmark
         self._scores = SegmentationScores(
             len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
@@ -221,7 +264,7 @@ class PnPOVSS(LightningModule):
 
     def test_step(self, batch: PhotoBatch, batch_idx: int) -> list[Prediction]:
         """Label and score a batch."""
-        if batch.masks is None:
+        if batch.ids and batch.masks is None:
             raise ValueError(
                 "Expected photos with ground truth to test on, but these have none; use `predict`."
             )
@@ -229,20 +272,42 @@ class PnPOVSS(LightningModule):
 
     def predict_step(self, batch: PhotoBatch, batch_idx: int = 0) -> list[Prediction]:
         """Label a batch; where there is ground truth, score it too."""
+        self.unreadable += batch.unreadable
+        if not batch.ids:
+            return []
         predictions = self(batch)
-        if batch.masks is not None and self._scores is not None:
-            with self.times.measure("score", self.device):
-                self._scores.update(
-                    [prediction.labels for prediction in predictions],
-                    [mask.cpu() for mask in batch.masks],
-                )
+        if batch.masks is not None and batch.present is not None and self._scores is not None:
+            self.score(predictions, batch.masks, batch.present)
         return predictions
 
-    def on_test_epoch_start(self) -> None:
+    def score(
+        self,
+        predictions: Sequence[Prediction],
+        masks: Sequence[Tensor],
+        present: Sequence[tuple[int, ...]],
+    ) -> None:
+        """Add photos to the run's scores.
+
+        Args:
+            predictions: what was found.
+            masks: ground truth `(H_i, W_i)` each.
+            present: image-level labels of each photo.
+        """
+        with self.times.measure("score", self.device):
+            self.scores.update(
+                [prediction.labels for prediction in predictions], [mask.cpu() for mask in masks]
+            )
+            self.proposal_scores.update(
+                [prediction.proposal for prediction in predictions],
+                present,
+                self.benchmark.searchable,
+            )
+
+    def on_test_start(self) -> None:
         """Forget earlier runs."""
         self._start()
 
-    def on_predict_epoch_start(self) -> None:
+    def on_predict_start(self) -> None:
         """Forget earlier runs."""
         self._start()
 
@@ -251,7 +316,9 @@ class PnPOVSS(LightningModule):
         self._finish()
         if self.results is not None:
             scalars = ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU")
-            self.log_dict({name: self.results[name].float() for name in scalars})
+            values = {name: self.results[name].float() for name in scalars}
+            # All processes have the same values: the maximum leaves their bits alone.
+            self.log_dict(values, sync_dist=True, reduce_fx="max")
 
     def on_predict_epoch_end(self) -> None:
         """Sum over processes."""
@@ -259,9 +326,40 @@ class PnPOVSS(LightningModule):
 
     def _start(self) -> None:
         self.results = None
+        self.unreadable = []
+        self._said_out_of_memory = False
         self.times.reset()
         self.scores.reset()
+        self.proposal_scores.reset()
 
     def _finish(self) -> None:
+        """Sum over processes.
+
+        Raises:
+            ValueError: some photos could not be read, and the run is to stop on that.
+        """
+        texts = gather_texts([json.dumps(each) for each in self.unreadable], self.device)
+        self.unreadable = sorted(Unreadable(*json.loads(text)) for text in texts)
         results = self.scores.compute()
-        self.results = results if int(results["photos"]) else None
+        proposals = self.proposal_scores.compute()
+        if self.unreadable and self.on_error == "stop":
+            lines = "\n".join(f"    {each.id}: {each.reason}" for each in self.unreadable)
+            raise ValueError(
+                f"Expected readable photos, but {len(self.unreadable)} could not be read:\n{lines}"
+                "\nAll others are done. Mend these files and start the same command again, or "
+                "leave them out with `--model.on_error skip`."
+            )
+        if int(results["photos"]):
+            shares = {f"proposals_{name}": proposals[name] for name in ("precision", "recall")}
+            self.results = {**results, **shares}
+
+
+def _part(batch: PhotoBatch, rows: slice) -> PhotoBatch:
+    """Some photos of a batch."""
+    return PhotoBatch(
+        batch.ids[rows],
+        batch.photos[rows],
+        batch.pixel_values[rows],
+        None if batch.present is None else batch.present[rows],
+        None if batch.masks is None else batch.masks[rows],
+    )

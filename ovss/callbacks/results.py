@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
+from ovss.callbacks.run_folder import RunFolder, run_folder
 from ovss.files import write_atomically
 from ovss.report import headline, per_class_table, scores_as_data, write_scores
 
@@ -25,40 +26,53 @@ class ResultsWriter(Callback):
     def __init__(self, show: bool = True) -> None:
         self.show = show
         self._began = 0.0
+        self._folder = Path()
 
-    def _start(self) -> None:
+    def _start(self, trainer: Trainer) -> None:
         self._began = time.perf_counter()
+        # Asked for here, on all processes, as it talks to the others.
+        self._folder = run_folder(trainer)
 
     def _finish(self, trainer: Trainer, module: Any) -> None:
         if not trainer.is_global_zero or module.results is None:
             return
         seconds = time.perf_counter() - self._began
         data = scores_as_data(module.results, module.benchmark, module.describe())
-        folder = run_folder(trainer)
-        write_scores(folder, data)
+        for name in ("proposals_precision", "proposals_recall"):
+            data[name] = float(module.results[name])
+        if module.unreadable:
+            data["skipped"] = {
+                "count": len(module.unreadable),
+                "ids": [each.id for each in module.unreadable],
+            }
+        write_scores(self._folder, data)
+        done = data["photos"] - _done_before(trainer)
         timing = {
             "seconds": round(seconds, 3),
-            "photos_per_second": round(data["photos"] / seconds, 3),
+            "photos": done,
+            "photos_per_second": round(done / seconds, 3),
             "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
             "processes": trainer.world_size,
         }
-        write_atomically(folder / "timing.json", json.dumps(timing, indent=2) + "\n")
+        write_atomically(self._folder / "timing.json", json.dumps(timing, indent=2) + "\n")
         if self.show:
             console = Console()
             console.print(per_class_table(data))
             console.print(Text(headline(data), style="bold"), soft_wrap=True)
             console.print(
-                Text(f"{data['photos'] / seconds:.1f} photos/s; results in {folder}"),
+                Text(
+                    f"{done} photos done, {done / seconds:.1f} photos/s; results in {self._folder}"
+                ),
                 soft_wrap=True,
             )
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._start()
+        self._start(trainer)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._start()
+        self._start(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and show."""
@@ -69,6 +83,7 @@ class ResultsWriter(Callback):
         self._finish(trainer, pl_module)
 
 
-def run_folder(trainer: Trainer) -> Path:
-    """Where a run's files go: the logger's folder, or `default_root_dir` without a logger."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+def _done_before(trainer: Trainer) -> int:
+    """Photos that the run found finished."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(each.done_before for each in callbacks if isinstance(each, RunFolder))

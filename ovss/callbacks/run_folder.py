@@ -1,0 +1,341 @@
+"""Finished photos onto the disk, and a run that was cut short taken up again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from typing import IO, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
+
+from ovss.benchmark import PhotoBatch, Unreadable
+from ovss.distributed import tell_all
+from ovss.fingerprint import fingerprint_of
+from ovss.module import PnPOVSS, Prediction
+from ovss.proposals import Proposal
+from ovss.run_files import LabelMap, Resumable, RunFiles, photo_line
+from ovss.signals import REQUEUE, Requeue, Watch, stop
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder(Callback):
+    """Writes each photo's label map as it is finished, and does not do finished photos again.
+
+    In the folder: `run.json` (which configuration the results are of), `labels/<id>.png`, and at
+    the end `photos.jsonl`. SIGTERM and SIGUSR1 end the run after the batch in hand with exit code
+    75. Nothing is skipped with a data module that is not `ovss.run_files.Resumable`.
+
+    Args:
+        folder: where; default: the trainer's log folder. All processes must see the same folder.
+
+    Raises:
+        ValueError: the folder holds another configuration's results, or another run is at work in
+            it.
+        OSError: it cannot be written to.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.done_before = 0
+        """Photos that this run found finished."""
+        self._files: RunFiles | None = None
+        self._data: Resumable | None = None
+        self._share: list[int] = []
+        self._lines: IO[str] | None = None
+        self._watch: Watch | None = None
+
+    # ---- before the loaders are made -----------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Claim the folder and tell the data module what is finished."""
+        if stage not in ("test", "predict"):
+            return
+        if not isinstance(pl_module, PnPOVSS):
+            raise ValueError(
+                f"Expected ovss.PnPOVSS under RunFolder, but got {type(pl_module).__name__}."
+            )
+        # Before Lightning's own handler, which would save a checkpoint and requeue the job itself.
+        stop.listen(lambda: _children(trainer))
+        datamodule = getattr(trainer, "datamodule", None)
+        pl_module.take_benchmark(datamodule)
+        self._data = datamodule if isinstance(datamodule, Resumable) else None
+        # `log_dir` talks to the other processes: never call it on one alone.
+        self._files = RunFiles(self.folder or run_folder(trainer), pl_module.benchmark.palette)
+        finished = self._open(trainer, pl_module, self._files)
+        left_out = self._data.leave_out(finished) if self._data is not None else []
+        self.done_before = len(left_out)
+        self._share = left_out[trainer.global_rank :: trainer.world_size]
+
+    def _open(self, trainer: Trainer, module: PnPOVSS, files: RunFiles) -> list[int]:
+        """Have the first process look at the folder; all learn which photos are finished."""
+        message: dict[str, Any] | None = None
+        failure: Exception | None = None
+        if trainer.is_global_zero:
+            try:
+                fingerprint = fingerprint_of(module, str(trainer.precision))
+                files.lock()
+                files.claim(fingerprint)
+                files.clear_parts()
+                names = [] if self._data is None else self._data.photo_ids
+                done = files.finished(names)
+                indices = [i for i, name in enumerate(names) if name in done]
+                message = {"fingerprint": fingerprint, "done": indices}
+            except (ValueError, OSError) as error:
+                failure = error
+                message = {"refused": True}
+        text = None if message is None else json.dumps(message)
+        told = json.loads(tell_all(text, trainer.strategy.root_device))
+        if failure is not None:
+            raise failure
+        if told.get("refused"):
+            raise Requeue(_quiet_code(trainer))  # the first process says why
+        files.use(told["fingerprint"])
+        if not _appears(files.path / "run.json"):
+            raise FileNotFoundError(
+                f"Expected all processes to share the run folder {files.path}, but process "
+                f"{trainer.global_rank} does not see what the first one wrote; put "
+                "`trainer.default_root_dir` on a file system that all nodes mount."
+            )
+        return told["done"]
+
+    # ---- during the run ------------------------------------------------------------------------
+
+    def _start(self, trainer: Trainer, module: PnPOVSS) -> None:
+        stop.listen(lambda: _children(trainer))  # Lightning's handlers came in between
+        children = _children(trainer)
+        self._watch = Watch(children, parent=_was_launched(trainer))
+        path = self._opened.part(trainer.global_rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lines = path.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
+        if trainer.is_global_zero and self.done_before:
+            log.info(
+                "%d of %d photos are finished already (%s)",
+                self.done_before,
+                len(self._data.photo_ids) if self._data else 0,
+                self._opened.path,
+            )
+
+    def _restore(self, trainer: Trainer, module: PnPOVSS) -> None:
+        """Score this process's share of the photos that an earlier run finished."""
+        data, files = self._data, self._opened
+        if data is None or not self._share:
+            return
+        names = data.photo_ids
+        for index in self._share:
+            name = names[index]
+            label_map = files.read(name)
+            if label_map is None:
+                raise ValueError(
+                    f"Expected {files.label_path(name)} to stay as it was when the run began, but "
+                    "it has changed since; start the same command again."
+                )
+            try:
+                truth = data.ground_truth(index)
+            except (ValueError, OSError) as error:
+                module.unreadable.append(Unreadable(name, str(error)))
+                continue
+            mask = None if truth is None else truth.mask
+            if mask is not None and mask.shape != label_map.labels.shape:
+                raise ValueError(
+                    f"Expected the ground truth of {name} to have the size of its label map, "
+                    f"{label_map.labels.shape}, but got {mask.shape}: the data has changed since "
+                    f"the run began. Delete {files.label_path(name)}, or start a new run folder."
+                )
+            prediction = Prediction(
+                name,
+                torch.from_numpy(label_map.labels.copy()),
+                Proposal(label_map.proposed, label_map.confidences),
+            )
+            if truth is not None:
+                module.score([prediction], [torch.tensor(truth.mask)], [truth.present])
+            self._write_line(photo_line(name, label_map, mask, module.benchmark.ignore_index))
+
+    def _write(self, trainer: Trainer, module: PnPOVSS, outputs: Any, batch: PhotoBatch) -> None:
+        masks = batch.masks if batch.masks is not None else [None] * len(batch.ids)
+        for prediction, mask in zip(outputs, masks, strict=True):
+            label_map = LabelMap(
+                prediction.labels.numpy(),
+                prediction.proposal.labels,
+                tuple(round(score, 6) for score in prediction.proposal.scores),
+            )
+            truth = None if mask is None else mask.cpu().numpy()
+            # The line first: a photo counts as finished once its label map is there.
+            self._write_line(
+                photo_line(prediction.id, label_map, truth, module.benchmark.ignore_index)
+            )
+            self._opened.write(prediction.id, label_map)
+        if stop.received:
+            self._leave(trainer)
+
+    def _write_line(self, line: str) -> None:
+        if self._lines is None:
+            raise RuntimeError("Expected the run to have started before photos are written.")
+        self._lines.write(line + "\n")
+
+    def _leave(self, trainer: Trainer) -> None:
+        """End this process because a signal asked for it."""
+        children = _children(trainer)
+        self._close()  # the others are about to end too, which is no accident
+        deadline = time.monotonic() + _PATIENCE
+        for child in children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except TimeoutExpired:
+                child.kill()
+        if trainer.is_global_zero:
+            log.warning(
+                "Stopped on %s; finished photos are kept in %s. Start the same command again to "
+                "go on.",
+                stop.received,
+                self._opened.path,
+            )
+        raise Requeue(_quiet_code(trainer, REQUEUE))
+
+    def _meet(self, trainer: Trainer) -> None:
+        """Wait until all processes have done their share.
+
+        Waiting on files instead of a collective lets a signal end the wait, and has no time limit
+        that a slower process could exceed.
+        """
+        files, world = self._opened, trainer.world_size
+        if self._lines is not None:
+            self._lines.close()
+            Path(self._lines.name).rename(files.part(trainer.global_rank))
+            self._lines = None
+        while not all(files.part(rank).exists() for rank in range(world)):
+            if stop.received:
+                self._leave(trainer)
+            time.sleep(0.1)
+
+    def _finish(self, trainer: Trainer) -> None:
+        trainer.strategy.barrier("ovss_parts_seen")
+        if trainer.is_global_zero:
+            order = None if self._data is None else self._data.photo_ids
+            self._opened.merge_parts(trainer.world_size, order)
+        self._close()
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+
+    @property
+    def _opened(self) -> RunFiles:
+        if self._files is None:
+            raise RuntimeError("Expected `setup()` to have run before the run folder is used.")
+        return self._files
+
+    # ---- Lightning's hooks ---------------------------------------------------------------------
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take over signals, watch the other processes."""
+        self._start(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take over signals, watch the other processes."""
+        self._start(trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Score what was finished before."""
+        self._restore(trainer, pl_module)
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Score what was finished before, where there is ground truth."""
+        self._restore(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write label maps."""
+        self._write(trainer, pl_module, outputs, batch)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write label maps."""
+        self._write(trainer, pl_module, outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the other processes."""
+        self._meet(trainer)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the other processes."""
+        self._meet(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `photos.jsonl`."""
+        self._finish(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `photos.jsonl`."""
+        self._finish(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let go of the folder."""
+        self.teardown(trainer, pl_module, "")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the folder and the signals."""
+        self._close()
+        if self._files is not None:
+            self._files.unlock()
+            self._files = None
+        stop.restore()
+
+
+_PATIENCE = 300.0
+"""Seconds for the other processes of a node to finish their batch after a signal."""
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Where a run's files go: the logger's folder, or `default_root_dir` without a logger.
+
+    All processes must call it.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def _children(trainer: Trainer) -> list[Popen]:
+    """Processes that Lightning's script launcher started from this one."""
+    procs = getattr(trainer.strategy.launcher, "procs", [])
+    return [process for process in procs if isinstance(process, Popen)]
+
+
+def _was_launched(trainer: Trainer) -> bool:
+    """Whether Lightning's script launcher, in another process, started this one."""
+    launcher = trainer.strategy.launcher
+    environment = getattr(launcher, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+
+
+def _quiet_code(trainer: Trainer, code: int = 1) -> int:
+    """The exit code, but 0 for a process whose starter reports for both.
+
+    Lightning's launcher kills everything with SIGKILL when a process that it started ends with
+    another code.
+    """
+    return 0 if _was_launched(trainer) else code
+
+
+def _appears(path: Path, seconds: float = 10.0) -> bool:
+    """Whether a file that another node wrote comes into sight; network file systems take a bit."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        os.listdir(path.parent)  # noqa: PTH208 - makes NFS look again
+        time.sleep(0.2)
+    return True

@@ -1,0 +1,113 @@
+"""What decides a run's results, as data that can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ovss._version import __version__
+
+
+def digest_of(fingerprint: dict[str, Any]) -> str:
+    """A short hash of a fingerprint."""
+    text = json.dumps(fingerprint, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A short hash of all weights and buffers: names, shapes, types and every bit."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        total.update(memoryview(flat.view(torch.uint8).numpy()))
+    return total.hexdigest()[:16]
+
+
+def as_plain(value: Any) -> Any:
+    """Settings as JSON knows them, as they look after having been written and read."""
+
+    def convert(other: Any) -> Any:
+        return asdict(other) if is_dataclass(other) and not isinstance(other, type) else str(other)
+
+    return json.loads(json.dumps(value, default=convert))
+
+
+def fingerprint_of(module: Any, precision: str) -> dict[str, Any]:
+    """Everything that decides a label map or its score, but not paths, batches or processes.
+
+    Args:
+        module: an `ovss.PnPOVSS` whose benchmark is known.
+        precision: of the computation, such as `32-true`.
+    """
+    benchmark = module.benchmark
+    return as_plain(
+        {
+            "ovss": __version__,
+            **module.describe(),
+            "weights": weights_digest(module.vlm),
+            "template": module.template,
+            "dropout": module.dropout,
+            "labeller": module.labeller,
+            "proposal_settings": _by_content(module.proposer.settings()),
+            "precision": precision,
+            "classes": benchmark.classes,
+            "prompts": benchmark.prompts,
+            "released_prompts": benchmark.released_prompts,
+            "scoring": {
+                "background": benchmark.background,
+                "background_rule": benchmark.background_rule,
+                "ignore_index": benchmark.ignore_index,
+                "rescale": benchmark.rescale,
+                "normalise": benchmark.normalise,
+            },
+        }
+    )
+
+
+def _by_content(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with a file's contents in place of its path."""
+    path = settings.get("path")
+    if path is None:
+        return settings
+    content = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return {**settings, "path": f"a file with SHA-256 {content}..."}
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[tuple[str, str, str]]:
+    """Where two fingerprints differ: dotted name, the one's value, the other's value.
+
+    Example:
+        >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 0})
+        [('a.c', '2', '3'), ('d', 'nothing', '0')]
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*there, *(key for key in here if key not in there)]
+        return [
+            row
+            for key in keys
+            for row in differences(
+                there.get(key, _MISSING), here.get(key, _MISSING), f"{name}.{key}" if name else key
+            )
+        ]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here) > 0:
+        pairs = enumerate(zip(there, here, strict=True))
+        rows = [row for i, (a, b) in pairs for row in differences(a, b, f"{name}[{i}]")]
+        return rows[:5]
+    if there is not _MISSING and here is not _MISSING and there == here:
+        return []
+    return [(name, _short(there), _short(here))]
+
+
+_MISSING = object()
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is _MISSING else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,306 @@
+"""The files of a run: label maps that can be trusted after a crash, a lock, a fingerprint."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from ovss.files import write_atomically
+from ovss.fingerprint import differences, digest_of
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock there
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+_KEY = "ovss"
+"""Keyword of the PNG text chunk that says where a label map is from."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What a resumed run needs of a data module; `datamodules` has it."""
+
+    @property
+    def photo_ids(self) -> list[str]:
+        """Names of all photos, in data-set order."""
+
+    def leave_out(self, finished: Collection[int]) -> list[int]:
+        """Name indices of photos that are finished; gives back those that loaders leave out."""
+
+    def ground_truth(self, index: int) -> Any:
+        """Ground truth of one of `photo_ids`: its `mask` `(H, W)` and the labels `present`.
+
+        None where it has none.
+        """
+
+
+class LabelMap(NamedTuple):
+    """A finished photo.
+
+    Attributes:
+        labels: `(H, W)` uint8, labels of the benchmark.
+        proposed: labels that were looked for.
+        confidences: the proposal's confidence in each.
+    """
+
+    labels: np.ndarray
+    proposed: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+
+class RunFiles:
+    """A run's label maps, one PNG a photo, with what tells them from other files.
+
+    A label map is written to a temporary name, flushed to the disk and renamed, so it is whole or
+    not there. In a text chunk it carries the photo's name, the run's fingerprint, the proposal
+    and a checksum of the labels; `read` trusts nothing that does not agree.
+
+    Args:
+        path: the folder.
+        palette: an RGB colour for each label.
+    """
+
+    def __init__(self, path: str | Path, palette: Sequence[tuple[int, int, int]]) -> None:
+        self.path = Path(path)
+        self.num_classes = len(palette)
+        self._palette = bytes(channel for colour in palette for channel in colour)
+        self._digest = ""
+        self._lock: io.TextIOWrapper | None = None
+
+    # ---- one configuration, one writer ---------------------------------------------------------
+
+    def lock(self) -> None:
+        """Keep other runs out of the folder until `unlock`, or until the process ends.
+
+        Raises:
+            ValueError: another run is at work there.
+            OSError: the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"Expected a run folder that can be written to, but got {self.path} "
+                f"({error.strerror}); choose another `trainer.default_root_dir`",
+            ) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read(200).strip() or "another process"
+                file.close()
+                raise ValueError(
+                    f"Expected to be the only run in {self.path}, but {holder} is at work there; "
+                    "wait for it, or choose another `trainer.default_root_dir`."
+                ) from None
+            except OSError as error:
+                log.warning(
+                    "%s is on a file system without locks (%s): make sure that only one run "
+                    "writes there.",
+                    self.path,
+                    error.strerror,
+                )
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+            file.flush()
+        except OSError:  # a full disk; the lock holds without its text
+            log.debug("Could not write the lock's owner", exc_info=True)
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Let other runs in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def claim(self, fingerprint: dict[str, Any]) -> None:
+        """Make the folder this configuration's, or check that it is.
+
+        Raises:
+            ValueError: it holds results of another configuration; lists what differs.
+        """
+        self.use(fingerprint)
+        path = self.path / "run.json"
+        if path.exists():
+            theirs = _read_fingerprint(path)
+            differing = differences(theirs, fingerprint)
+            if differing:
+                lines = "\n".join(
+                    f"    {name}: {there} in the folder, {here} now"
+                    for name, there, here in differing
+                )
+                raise ValueError(
+                    f"Expected {self.path} to be a new folder or one of this configuration, but "
+                    f"its results were made with another one:\n{lines}\nChoose another "
+                    "`trainer.default_root_dir`, or delete the folder to start anew."
+                )
+        else:
+            data = json.dumps({"fingerprint": fingerprint}, indent=2, ensure_ascii=False)
+            write_atomically(path, data + "\n")
+        for leftover in (self.path / "labels").glob("**/.*.tmp"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+
+    def use(self, fingerprint: dict[str, Any]) -> None:
+        """Mark label maps with a fingerprint, and trust those that carry it."""
+        self._digest = digest_of(fingerprint)
+
+    # ---- label maps ----------------------------------------------------------------------------
+
+    def label_path(self, photo_id: str) -> Path:
+        """Where a photo's label map is; a name with slashes gets folders of its own.
+
+        Raises:
+            ValueError: a name that would lead out of the folder.
+        """
+        parts = photo_id.split("/")
+        if (
+            any(part in ("", ".", "..") for part in parts)
+            or any(not character.isprintable() or character == "\\" for character in photo_id)
+            or Path(photo_id).drive
+        ):
+            raise ValueError(
+                f"Expected a photo name that is a path inside the run folder, but got "
+                f"{photo_id!r}; rename the photo."
+            )
+        return self.path.joinpath("labels", *parts[:-1], f"{parts[-1]}.png")
+
+    def write(self, photo_id: str, label_map: LabelMap) -> None:
+        """Write a finished photo's label map.
+
+        Raises:
+            OSError: a full disk, or no permission; nothing half-written stays behind.
+        """
+        # JSON's ASCII escapes, because a PNG text chunk is Latin-1.
+        text = json.dumps(
+            {
+                "id": photo_id,
+                "run": self._digest,
+                "proposed": label_map.proposed,
+                "confidences": label_map.confidences,
+                "crc": zlib.crc32(label_map.labels.tobytes()),
+            }
+        )
+        information = PngImagePlugin.PngInfo()
+        information.add_text(_KEY, text)
+        image = Image.fromarray(label_map.labels)
+        image.putpalette(self._palette)
+        data = io.BytesIO()
+        # Level 1: label maps are flat, so more effort saves little and takes 3 times as long.
+        image.save(data, "png", pnginfo=information, compress_level=1)
+        write_atomically(self.label_path(photo_id), data.getvalue())
+
+    def read(self, photo_id: str) -> LabelMap | None:
+        """A photo's label map; None where there is none that can be trusted."""
+        path = self.label_path(photo_id)
+        if not path.exists():
+            return None
+        try:
+            with Image.open(path, formats=["PNG"]) as image:
+                said = json.loads(image.info[_KEY])
+                labels = np.asarray(image)
+            if (
+                said["id"] == photo_id
+                and said["run"] == self._digest
+                and said["crc"] == zlib.crc32(labels.tobytes())
+                and labels.ndim == 2
+            ):
+                return LabelMap(labels, tuple(said["proposed"]), tuple(said["confidences"]))
+        except Exception as error:  # whatever is wrong with the file, the photo is done again
+            log.debug("%s: %s", path, error)
+        return None
+
+    def finished(self, photo_ids: Iterable[str]) -> set[str]:
+        """The photos among the named ones that have a label map that can be trusted."""
+        photo_ids = list(photo_ids)
+        with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
+            trusted = list(pool.map(lambda name: self.read(name) is not None, photo_ids))
+        done = {name for name, good in zip(photo_ids, trusted, strict=True) if good}
+        distrusted = [n for n in photo_ids if n not in done and self.label_path(n).exists()]
+        if distrusted:
+            log.warning(
+                "%d files in %s are damaged or of another run (%s ...); their photos are done "
+                "again.",
+                len(distrusted),
+                self.path / "labels",
+                distrusted[0],
+            )
+        return done
+
+    # ---- a line a photo ------------------------------------------------------------------------
+
+    def part(self, rank: int) -> Path:
+        """A process's finished lines of `photos.jsonl`, until they are merged."""
+        return self.path / "parts" / f"{rank}.jsonl"
+
+    def clear_parts(self) -> None:
+        """Forget the parts of a run that did not come to its end."""
+        for path in (self.path / "parts").glob("*.jsonl*"):
+            path.unlink(missing_ok=True)
+
+    def merge_parts(self, world_size: int, order: Sequence[str] | None) -> None:
+        """Write `photos.jsonl` from the parts of all processes.
+
+        Args:
+            world_size: how many parts there are.
+            order: the photos in data-set order; None sorts by name.
+        """
+        lines: dict[str, str] = {}
+        for rank in range(world_size):
+            for line in self.part(rank).read_text(encoding="utf-8").splitlines():
+                lines[json.loads(line)["id"]] = line
+        names = sorted(lines) if order is None else [name for name in order if name in lines]
+        write_atomically(self.path / "photos.jsonl", "".join(lines[n] + "\n" for n in names))
+        self.clear_parts()
+        (self.path / "parts").rmdir()
+
+
+def photo_line(photo_id: str, label_map: LabelMap, truth: np.ndarray | None, ignore: int) -> str:
+    """A line of `photos.jsonl`, without its end.
+
+    Args:
+        photo_id: the photo's name.
+        label_map: what was found.
+        truth: `(H, W)` ground truth; None where there is none.
+        ignore: value of `truth` that is not scored.
+    """
+    data: dict[str, Any] = {
+        "id": photo_id,
+        "size": list(label_map.labels.shape),
+        "proposal": list(label_map.proposed),
+    }
+    if truth is not None:
+        scored = truth != ignore
+        pairs = truth[scored].astype(np.int64) * 256 + label_map.labels[scored]
+        counts = np.bincount(pairs)
+        data["counts"] = [[p // 256, p % 256, int(counts[p])] for p in counts.nonzero()[0].tolist()]
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _read_fingerprint(path: Path) -> dict[str, Any]:
+    try:
+        fingerprint = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+        if isinstance(fingerprint, dict):
+            return fingerprint
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"Expected {path} to say which configuration the folder's results were made with, but it "
+        "does not; choose another `trainer.default_root_dir`, or delete the folder to start anew."
+    )

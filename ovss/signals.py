@@ -1,0 +1,127 @@
+"""Stopping on a scheduler's signal, and noticing when another process of the run has died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+REQUEUE = 75
+"""Exit code of a run that stopped on a signal and should be started again (sysexits' TEMPFAIL)."""
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""What schedulers send before a time limit or a preemption."""
+
+
+class Requeue(SystemExit):
+    """Ends the process with a scheduler's exit code."""
+
+
+class StopRequest:
+    """Notes SIGTERM and SIGUSR1 instead of dying of them.
+
+    Attributes:
+        received: the signal's name once one came.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+        self._forward: Callable[[], Sequence[subprocess.Popen]] = list
+
+    def listen(self, children: Callable[[], Sequence[subprocess.Popen]] = list) -> None:
+        """Take over the signals; a second call takes them back from who took them since.
+
+        Args:
+            children: gives the processes to pass a signal on to.
+        """
+        self._forward = children
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other thread do it
+        if not self._before:
+            self.received = None
+        for number in SIGNALS:
+            before = signal.signal(number, self._note)
+            self._before.setdefault(number, before)
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        for child in self._forward():
+            if child.poll() is None:
+                child.send_signal(number)
+
+
+stop = StopRequest()
+"""One for the process, as signals are."""
+
+
+class Watch:
+    """Ends this process when one that it works with dies, which a collective may never notice.
+
+    Of processes that one starter launched on a node, the starter watches the others and the others
+    watch the starter. (torchrun and srun watch theirs themselves.)
+
+    Args:
+        children: the processes that this one started.
+        parent: whether to watch the process that started this one.
+        period: seconds between two looks.
+    """
+
+    def __init__(
+        self, children: Sequence[subprocess.Popen], parent: bool, period: float = 0.5
+    ) -> None:
+        self.children = children
+        self.parent = os.getppid() if parent else None
+        self.period = period
+        self._done = threading.Event()
+        if children or parent:
+            threading.Thread(target=self._run, daemon=True, name="ovss-watch").start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._done.set()
+
+    def _run(self) -> None:
+        while not self._done.wait(self.period):
+            reason = self._look()
+            if reason is None or self._done.is_set():
+                continue
+            sys.stderr.write(
+                f"error: {reason}. Finished photos are kept: start the same command again.\n"
+            )
+            sys.stderr.flush()
+            for child in self.children:
+                child.kill()
+            # The main thread may be inside a collective that waits for the dead process, where no
+            # exception reaches it.
+            os._exit(1)
+
+    def _look(self) -> str | None:
+        if self.parent is not None and os.getppid() != self.parent:
+            return f"The first process of the run (pid {self.parent}) has died"
+        for child in self.children:
+            code = child.poll()
+            if code is not None and code < 0:
+                return f"Process {child.pid} of the run was killed ({_signal_name(-code)})"
+            if code:
+                return f"Process {child.pid} of the run ended with exit code {code}"
+        return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
