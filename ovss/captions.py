@@ -121,10 +121,11 @@ def split_captions(
     template: str = TEMPLATE,
     separator: str = " ",
 ) -> list[Caption]:
-    """As few captions as hold all classes within the text encoder's positions, evenly filled.
+    """Captions that hold all classes within the text encoder's positions: one if it will do.
 
-    Classes keep their order. Most photos need one caption; each further one costs a pass of the
-    text encoder, and classes in different captions do not see each other.
+    Otherwise the captions share the classes evenly. Classes keep their order. Most photos need one
+    caption; each further one costs a pass of the text encoder, and classes in different captions
+    do not see each other.
 
     Args:
         classes: the names to cover.
@@ -145,8 +146,9 @@ def split_captions(
         captions = [Caption.of(names[a:b], template, separator) for a, b in pairwise(bounds)]
         if all(length(caption.text) <= max_length for caption in captions):
             return captions
-    longest = max(names, key=lambda name: length(template.format(name)))
+    lengths = [length(Caption.of([name], template).text) for name in names]
+    longest = names[lengths.index(max(lengths))]
     raise ValueError(
         f"Expected every class name to fit into {max_length} tokens, but {longest!r} alone takes "
-        f"{length(template.format(longest))}; shorten it."
+        f"{max(lengths)}; shorten it."
     )

@@ -187,7 +187,9 @@ def test_layers_and_heads_that_are_refused(tiny_blip, pixels, layer, head, messa
 
 @pytest.mark.parametrize("shape", [(3, 3, 96, 112), (3, 3, 224, 224), (2, 3, 112, 112), (3, 112)])
 def test_pixels_of_another_shape(tiny_blip, shape):
-    message = re.escape(f"shape (3, 3, 112, 112) (3 captions, images of 112 pixels), but got {shape}")
+    message = re.escape(
+        f"shape (3, 3, 112, 112) (3 captions, images of 112 pixels), but got {shape}"
+    )
     with pytest.raises(ValueError, match=message):
         tiny_blip.gradcam(torch.zeros(shape), CAPTIONS, 4, 2)
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Class names -> caption -> tokens of each class."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -45,7 +46,7 @@ def test_a_token_belongs_to_the_class_whose_characters_it_covers(classes, data):
     # Any tokenizer: the text cut anywhere, blanks at either end of a token or between two.
     cuts = data.draw(st.sets(st.integers(1, len(caption.text) - 1)))
     bounds = [0, *sorted(cuts), len(caption.text)]
-    offsets = [(0, 0), *zip(bounds, bounds[1:], strict=False), (0, 0)]
+    offsets = [(0, 0), *pairwise(bounds), (0, 0)]
     groups = class_tokens(caption, offsets)
     for group, span in zip(groups, caption.spans, strict=True):
         covered = set(range(*span))

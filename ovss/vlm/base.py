@@ -105,7 +105,7 @@ class VLM(nn.Module, ABC):
     def captions(
         self, classes: Sequence[str], template: str = TEMPLATE, separator: str = " "
     ) -> list[Caption]:
-        """The classes in as few captions as the text encoder's positions allow."""
+        """The classes in one caption, or in several where the text encoder's positions are few."""
         return split_captions(classes, self.token_count, self.max_tokens, template, separator)
 
     def tokenize(self, captions: Sequence[Caption]) -> Tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ def load_pretrained(
 
     Raises:
         FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
-        ValueError: a checkpoint of another architecture, or without some of the weights.
+        ValueError: a checkpoint of another architecture, without some of the weights, damaged, or
+            with anything but tensors in it.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
     name = str(name_or_path)
@@ -58,11 +61,21 @@ def load_pretrained(
         )
     try:
         model, info = architecture.from_pretrained(
-            name, revision=revision, dtype=torch.float32, output_loading_info=True
+            name,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
         )
     except OSError as error:
         raise FileNotFoundError(
             f"Expected {expected}, but could not load the weights of {name!r}: {error}"
+        ) from error
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected the weights of {name!r} to be whole and nothing but tensors, but reading "
+            f"them failed ({str(error).split('. ')[0]}); fetch them again, as safetensors and "
+            "from a source that you trust."
         ) from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if optional:
@@ -83,6 +96,11 @@ def load_pretrained(
         raise FileNotFoundError(
             f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}"
         ) from error
+    # transformers makes up a tokenizer of special tokens alone where the files are missing.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise FileNotFoundError(
+            f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
+        )
     if not tokenizer.is_fast:
         raise ValueError(
             f"Expected a fast tokenizer (tokenizer.json) beside {name!r}, but got "

@@ -1,0 +1,215 @@
+"""Checkpoints from a folder and from the hub's cache, whole and broken."""
+
+import json
+import pickle
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, CLIPConfig
+
+from ovss.captions import Caption
+from ovss.vlm import BlipITM
+from ovss.vlm.blip import CLIP_STATISTICS
+
+CAPTIONS = [Caption.of(["cat", "dog"])]
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+FIRST, SECOND = "1" * 40, "2" * 40  # commits
+
+
+@pytest.fixture
+def weights(tiny_blip_path):
+    return load_file(tiny_blip_path / "model.safetensors")
+
+
+@pytest.fixture
+def folder(tiny_blip_path, tmp_path):
+    """Makes a copy of the tiny checkpoint without some of its files."""
+
+    def make(*without, at="blip"):
+        kept = [path for path in tiny_blip_path.iterdir() if path.name not in without]
+        target = tmp_path / at
+        target.mkdir(parents=True)
+        for path in kept:
+            shutil.copy(path, target)
+        return target
+
+    return make
+
+
+def match_logit(vlm):
+    pixels = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    return vlm.match(vlm.encode_image(pixels), CAPTIONS)
+
+
+def edit_config(path, **changes):
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_weights_as_a_pickle(tiny_blip, folder, weights):
+    path = folder("model.safetensors")
+    torch.save(weights, path / "pytorch_model.bin")
+    loaded = BlipITM.from_pretrained(path)
+    assert torch.equal(match_logit(loaded), match_logit(tiny_blip))
+    assert loaded.name == "blip"
+
+
+def test_safetensors_are_preferred(tiny_blip, folder, weights):
+    path = folder()
+    torch.save({k: torch.zeros_like(v) for k, v in weights.items()}, path / "pytorch_model.bin")
+    assert torch.equal(match_logit(BlipITM.from_pretrained(path)), match_logit(tiny_blip))
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (type(self.path).touch, (self.path,))
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "plain"])
+def test_a_pickle_that_runs_code_is_refused(folder, weights, tmp_path, container):
+    path, witness = folder("model.safetensors"), tmp_path / "it-ran"
+    content = {**weights, "extra": RunsCode(witness)}
+    if container == "plain":
+        (path / "pytorch_model.bin").write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        zipped = container == "zip"
+        torch.save(content, path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"nothing but tensors.*from a source that you trust"):
+        BlipITM.from_pretrained(path)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_refused(folder, weights, name):
+    path = folder("model.safetensors")
+    save = save_file if name == "model.safetensors" else torch.save
+    save(weights, path / name)
+    (path / name).write_bytes((path / name).read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"the weights of '.*blip' to be whole.*fetch them again"):
+        BlipITM.from_pretrained(path)
+
+
+def test_half_precision_weights_are_widened(folder, weights):
+    path = folder("model.safetensors")
+    half = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+    save_file(half, path / "model.safetensors", metadata={"format": "pt"})
+    edit_config(path, dtype="float16")
+    loaded = BlipITM.from_pretrained(path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.model.itm_head.weight, half["itm_head.weight"].float())
+
+
+def test_frozen_and_in_eval_mode(tiny_blip):
+    assert not any(p.requires_grad for p in tiny_blip.parameters())
+    assert not any(module.training for module in tiny_blip.model.modules())
+
+
+def test_facts_of_the_checkpoint(tiny_blip):
+    assert (tiny_blip.image_size, tiny_blip.patch_size, tiny_blip.grid) == (112, 16, 7)
+    assert (tiny_blip.num_layers, tiny_blip.num_heads, tiny_blip.max_tokens) == (12, 12, 512)
+    assert tiny_blip.layers == range(11)
+    assert tiny_blip.name == "blip_tiny_hf"
+
+
+def test_pixel_statistics_are_the_checkpoints(tiny_blip, folder):
+    assert tiny_blip.statistics == CLIP_STATISTICS  # where the file is missing
+    path = folder()
+    statistics = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (path / "preprocessor_config.json").write_text(json.dumps(statistics))
+    loaded = BlipITM.from_pretrained(path).statistics
+    assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "./nowhere", "/nowhere", "~/nowhere", "a/b/c", "tests/conftest.py/x"]
+)
+def test_a_missing_folder(name):
+    message = rf"Expected a hub id or a folder with config\.json.*there is no folder {name}\."
+    with pytest.raises(FileNotFoundError, match=message):
+        BlipITM.from_pretrained(name)
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        (["config.json"], "could not read the configuration of"),
+        (["model.safetensors"], "could not load the weights of"),
+        (TOKENIZER, r"has no vocabulary \(tokenizer.json or vocab.txt\)"),
+        (TOKENIZER[::2], "has no vocabulary"),  # all but its configuration
+    ],
+)
+def test_missing_files(folder, without, message):
+    with pytest.raises(FileNotFoundError, match=f"the tokenizer's files, but .*{message}"):
+        BlipITM.from_pretrained(folder(*without))
+
+
+@pytest.mark.parametrize("config", [BertConfig(), CLIPConfig()])
+def test_another_architecture(folder, config):
+    path = folder()
+    config.save_pretrained(path)
+    message = (
+        "Expected a 'blip' checkpoint for BlipForImageTextRetrieval, but '.*blip' is of type "
+        f"'{config.model_type}'"
+    )
+    with pytest.raises(ValueError, match=message):
+        BlipITM.from_pretrained(path)
+
+
+def test_a_checkpoint_without_matching_head(folder, weights):
+    path = folder("model.safetensors")
+    kept = {name: w for name, w in weights.items() if not name.startswith("itm_head")}
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
+    message = r"lacks \['itm_head.bias', 'itm_head.weight'\] \(2 in all\).*take an ITM one"
+    with pytest.raises(ValueError, match=message):
+        BlipITM.from_pretrained(path)
+
+
+def test_weights_of_another_shape(folder, weights):
+    path = folder("model.safetensors")
+    weights["itm_head.weight"] = torch.zeros(3, 48)
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks .*itm_head\.weight.*\(1 in all\)"):
+        BlipITM.from_pretrained(path)
+
+
+@pytest.fixture
+def hub(tiny_blip_path, folder, weights, tmp_path, monkeypatch):
+    """A hub cache with two commits of `some/blip`, and nothing else to be had."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    model = cache / "models--some--blip"
+    folder(at=model / "snapshots" / FIRST)
+    second = folder("model.safetensors", at=model / "snapshots" / SECOND)
+    # The second commit ships a pickle and another head.
+    weights["itm_head.bias"] = weights["itm_head.bias"] + 1
+    torch.save(weights, second / "pytorch_model.bin")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(FIRST)
+    (model / "refs" / "v2").write_text(SECOND)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(("revision", "shift"), [(None, 0), (FIRST, 0), ("v2", 1), (SECOND, 1)])
+def test_a_hub_id_at_a_revision_offline(tiny_blip, revision, shift):
+    loaded = BlipITM.from_pretrained("some/blip", revision=revision)
+    torch.testing.assert_close(match_logit(loaded), match_logit(tiny_blip) + shift)
+    assert loaded.name == ("some/blip" if revision is None else f"some/blip@{revision}")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "revision", "message"),
+    [
+        ("some/blip", "v3", "configuration of 'some/blip' at revision v3"),
+        ("some/other", None, "configuration of 'some/other'"),
+    ],
+)
+def test_a_hub_id_that_cannot_be_had(name, revision, message):
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        BlipITM.from_pretrained(name, revision=revision)
