@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import yaml
 from test_proposals_models import two_towers
 
 from ovss.commands import main
+from ovss.proposals import resolve
 
 ROOT = Path(__file__).parents[1]
 OVERLAYS = sorted((ROOT / "configs" / "vlm").glob("*.yaml"))
@@ -106,3 +110,20 @@ def test_settings_of_proposers_from_yaml(tmp_path, scenes_root, tiny_blip_path):
     path = f"--model.vlm.init_args.name_or_path={tiny_blip_path}"
     with pytest.raises(SystemExit):
         run(tmp_path, scenes_root, overlay, arguments=[path])
+
+
+def test_the_pages_settings_exist():
+    """Every YAML block of docs/proposals.md names a proposer and settings that it takes."""
+    page = (ROOT / "docs" / "proposals.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    proposals = [yaml.safe_load(block)["model"]["proposals"] for block in blocks]
+    assert resolve(proposals[0]).name == "itm"
+    names = []
+    for each in proposals[1:]:
+        module, _, name = each["class_path"].rpartition(".")
+        proposer = getattr(importlib.import_module(module), name)
+        inspect.signature(proposer).bind(**each["init_args"])
+        names.append(proposer.name)
+        if proposer.name in ("itm", "itc"):  # the page shows their defaults
+            assert proposer(**each["init_args"]).settings() == resolve(proposer.name).settings()
+    assert names == ["itm", "itc", "file", "clip"]
