@@ -1,0 +1,270 @@
+"""Salience DropOut against plain loops, on a made-up model whose maps are small integers."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ovss.captions import Caption, class_tokens
+from ovss.salience import SalienceDropout, min_max, most_salient
+from ovss.vlm.base import GradCAM, Tokens
+
+GRID, SIDE = 3, 2
+PATCHES = GRID * GRID
+WORDS = ("a", "cat", "dog", "red", "bus", "old", "tree")
+PHOTOS = torch.ones(1, 3, GRID * SIDE, GRID * SIDE)
+
+
+class TableVLM:
+    """As much of a VLM as Salience DropOut uses: a word is a token, its map a row of a table.
+
+    The rows are rolled by the number of blank patches, so that each round sees other maps, and
+    blank patches have values like all others.
+    """
+
+    grid = GRID
+
+    def __init__(self, table):
+        self.table = torch.as_tensor(table, dtype=torch.float32)
+        self.seen = []
+
+    def check_choice(self, layer, head):
+        self.choice = (layer, head)
+
+    def tokenize(self, captions):
+        texts = [[(m.start(), m.end()) for m in re.finditer(r"\S+", c.text)] for c in captions]
+        ids = torch.zeros(len(captions), 1 + max(map(len, texts)), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, (caption, spans) in enumerate(zip(captions, texts, strict=True)):
+            words = [WORDS.index(caption.text[start:end]) for start, end in spans]
+            ids[row, 1 : 1 + len(words)] = torch.tensor(words)
+            mask[row, : 1 + len(words)] = 1
+        groups = tuple(class_tokens(c, spans) for c, spans in zip(captions, texts, strict=True))
+        return Tokens(ids, mask, groups)
+
+    def encode_image(self, pixel_values):
+        patches = pixel_values.unfold(2, SIDE, SIDE).unfold(3, SIDE, SIDE).flatten(2, 3)
+        blank = (patches == 0).all(dim=(1, 3, 4))
+        self.seen.append(blank)
+        return blank.sum(1)
+
+    def attend(self, features, tokens, layer, head, gradient=True):
+        assert (layer, head) == self.choice
+        rows = self.table[tokens.input_ids[:, 1:]] * tokens.attention_mask[:, 1:, None]
+        rolled = [row.roll(int(blank), -1) for row, blank in zip(rows, features, strict=True)]
+        maps = torch.stack(rolled).unflatten(-1, (GRID, GRID))
+        return GradCAM(maps if gradient else maps + 1, features.float())
+
+
+def plain_rounds(table, captions, rounds, count, variant):
+    """Class maps `(rounds, K, P)` and the blank patches of each round, with loops."""
+    dropped, maps, blanks = [], [], []
+    for _ in range(rounds):
+        salience, classes = np.zeros(PATCHES), []
+        for caption in captions:
+            for name in caption.classes:
+                total = np.zeros(PATCHES)
+                for word in name.split():
+                    row = np.roll(table[WORDS.index(word)], len(dropped)).astype(float)
+                    row[dropped] = 0
+                    total += row
+                salience += total
+                last = name == caption.classes[-1]
+                summed = variant == "released" and last
+                classes.append(total if summed else total / len(name.split()))
+        maps.append(classes)
+        blanks.append(sorted(dropped))
+        order = sorted(range(PATCHES), key=lambda p: (-salience[p], p))
+        dropped = dropped + [p for p in order if salience[p] > 0][:count]
+    return np.array(maps), blanks
+
+
+TABLES = st.integers(0, 2**32 - 1).map(
+    lambda seed: np.random.default_rng(seed).integers(0, 3, (len(WORDS), PATCHES))
+)
+CAPTIONS = st.sampled_from(
+    [
+        [["cat"]],
+        [["cat", "red bus"]],
+        [["old tree", "dog", "cat"]],
+        [["red bus"], ["old dog", "cat"]],
+    ]
+).map(lambda lists: [Caption.of(names, "a {}") for names in lists])
+
+
+@given(
+    TABLES,
+    CAPTIONS,
+    st.integers(1, 5),
+    st.sampled_from([(1, 1), (2, 2), (4, 4), (9, 9), (50, 9), (0.3, 3), (0.5, 4), (0.01, 1)]),
+    st.sampled_from(["paper", "released"]),
+)
+def test_equals_plain_loops(table, captions, rounds, patches, variant):
+    patches, count = patches
+    expected, blanks = plain_rounds(table, captions, rounds, count, variant)
+    vlm = TableVLM(table)
+    dropout = SalienceDropout(rounds, patches, variant)
+    seen = dropout.look(vlm, PHOTOS, [captions], 4, 2)
+    np.testing.assert_array_equal(seen.maps[0].flatten(2).numpy(), expected)
+    for number, blank in enumerate(blanks):
+        assert seen.dropped[number, 0].flatten().nonzero()[:, 0].tolist() == blank
+        assert vlm.seen[number][0].nonzero()[:, 0].tolist() == blank  # in the pixels, too
+        # The made-up match logit counts the blank patches.
+        assert seen.match_logit[0][number].tolist() == [len(blank)] * len(captions)
+    total = expected.sum(0) + (expected[0] if variant == "released" else 0)
+    (maps,) = dropout(TableVLM(table), PHOTOS, [captions], 4, 2)
+    np.testing.assert_array_equal(maps.flatten(1).numpy(), total)
+
+
+def test_ties_go_to_the_lower_index_and_zeros_stay():
+    salience = torch.tensor([[1.0, 2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 3.0, 0.0, 0.0]])
+    assert most_salient(salience, 3).tolist() == [
+        [True, True, True, False, False],
+        [False, False, True, False, False],
+    ]
+    assert most_salient(salience, 99).tolist() == (salience > 0).tolist()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60))
+@example([1] * 49, 10)  # all equal: the first ten
+def test_most_salient_is_a_stable_sort(values, count):
+    chosen = most_salient(torch.tensor([values], dtype=torch.float32), count)[0]
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))[:count]
+    assert chosen.nonzero()[:, 0].tolist() == sorted(i for i in order if values[i] > 0)
+
+
+@given(TABLES)
+def test_attention_alone_leaves_out_the_gradient(table):
+    dropout = SalienceDropout(rounds=1, relevance="attention")
+    (maps,) = dropout(TableVLM(table), PHOTOS, [Caption.of(["cat"], "a {}")], 4, 2)
+    np.testing.assert_array_equal(maps[0].flatten().numpy(), table[WORDS.index("cat")] + 1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "classes", "scaled"),
+    [
+        ("released", ["cat", "dog"], True),
+        ("released", ["cat", "red bus"], False),  # not every class is one token
+        ("paper", ["cat", "dog"], False),
+    ],
+)
+def test_rescaling_of_the_released_coco_maps(variant, classes, scaled):
+    table = np.random.default_rng(0).integers(1, 9, (len(WORDS), PATCHES))
+    captions = [Caption.of(classes, "a {}")]
+    dropout = SalienceDropout(rounds=3, patches=2, variant=variant)
+    plain = dropout.look(TableVLM(table), PHOTOS, [captions], 4, 2)
+    rescaled = dropout.look(TableVLM(table), PHOTOS, [captions], 4, 2, rescale=True)
+    expected = plain.maps[0].numpy()
+    if scaled:
+        low = expected.min((-2, -1), keepdims=True)
+        expected = (expected - low) / (expected.max((-2, -1), keepdims=True) - low)
+    np.testing.assert_allclose(rescaled.maps[0].numpy(), expected, rtol=1e-6)
+    assert torch.equal(rescaled.dropped, plain.dropped)
+
+
+def test_min_max_of_a_constant_map_is_zero():
+    maps = torch.tensor([[[2.0, 4.0], [3.0, 2.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0] * 2] * 2])
+    assert min_max(maps).tolist() == [[[0.0, 1.0], [0.5, 0.0]], [[0.0] * 2] * 2, [[0.0] * 2] * 2]
+    tiny = torch.tensor([[[0.0, 1e-42]]])  # a span below the smallest normal number
+    assert torch.isfinite(min_max(tiny)).all()
+
+
+# ---- a real model ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.randn(4, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+
+
+MIXED = [
+    [Caption.of(["cat", "dog"])],
+    [],
+    [Caption.of(["potted plant", "tv monitor", "bus"]), Caption.of(["sky", "sea"])],
+    [Caption.of(["sofa"])],
+]
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("relevance", ["gradcam", "attention"])
+def test_a_batch_equals_single_photos(tiny_blip, pixels, variant, relevance):
+    dropout = SalienceDropout(rounds=3, patches=5, variant=variant, relevance=relevance)
+    together = dropout.look(tiny_blip, pixels, MIXED, 4, 2)
+    assert [maps.shape[1] for maps in together.maps] == [2, 0, 5, 1]
+    assert [logits.shape for logits in together.match_logit] == [(3, 1), (3, 0), (3, 2), (3, 1)]
+    for photo, captions in enumerate(MIXED):
+        alone = dropout.look(tiny_blip, pixels[photo : photo + 1], [captions], 4, 2)
+        assert torch.equal(together.dropped[:, photo], alone.dropped[:, 0])
+        torch.testing.assert_close(together.maps[photo], alone.maps[0], atol=1e-7, rtol=1e-4)
+        torch.testing.assert_close(together.match_logit[photo], alone.match_logit[0])
+    sizes = together.dropped.flatten(2).sum(2)
+    assert sizes.tolist() == [[0] * 4, [5, 0, 5, 5], [10, 0, 10, 10]]
+
+
+def test_captions_of_a_photo_share_the_dropping(tiny_blip, pixels):
+    captions = MIXED[2]
+    dropout = SalienceDropout(rounds=2, patches=5)
+    together = dropout.look(tiny_blip, pixels[2:3], [captions], 4, 2)
+    first = SalienceDropout(rounds=1)
+    maps = [tiny_blip.gradcam(pixels[2:3], [caption], 4, 2).maps[0] for caption in captions]
+    salience = torch.zeros(7, 7)
+    for caption, of_caption in zip(captions, maps, strict=True):
+        for group in tiny_blip.tokenize([caption]).groups[0]:
+            salience += of_caption[list(group)].sum(0)
+    expected = salience.flatten().topk(5).indices.sort().values
+    assert torch.equal(together.dropped[1, 0].flatten().nonzero()[:, 0], expected)
+    separate = [first.look(tiny_blip, pixels[2:3], [c], 4, 2).maps[0] for c in captions]
+    torch.testing.assert_close(together.maps[0][:1], torch.cat(separate, 1), atol=1e-7, rtol=1e-4)
+
+
+def test_no_photo_has_a_caption(tiny_blip, pixels):
+    rounds = SalienceDropout(rounds=3).look(tiny_blip, pixels[:2], [[], []], 4, 2)
+    assert [maps.shape for maps in rounds.maps] == [(3, 0, 7, 7)] * 2
+    assert rounds.dropped.shape == (3, 2, 7, 7)
+    assert not rounds.dropped.any()
+    assert [logits.shape for logits in rounds.match_logit] == [(3, 0)] * 2
+
+
+def test_a_caption_or_a_list_of_one_is_the_same(tiny_blip, pixels):
+    caption = MIXED[0][0]
+    one = SalienceDropout()(tiny_blip, pixels[:1], [caption], 4, 2)
+    listed = SalienceDropout()(tiny_blip, pixels[:1], [[caption]], 4, 2)
+    assert torch.equal(one[0], listed[0])
+
+
+def test_works_in_inference_mode(tiny_blip, pixels):
+    expected = SalienceDropout()(tiny_blip, pixels, MIXED, 4, 2)
+    with torch.inference_mode():
+        seen = SalienceDropout()(tiny_blip, pixels.clone(), MIXED, 4, 2)
+    for one, other in zip(seen, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_last_layer_is_refused(tiny_blip, pixels):
+    with pytest.raises(ValueError, match="always zero"):
+        SalienceDropout()(tiny_blip, pixels, MIXED, 11, 2)
+
+
+def test_captions_for_each_photo(tiny_blip, pixels):
+    with pytest.raises(ValueError, match="captions for 4 photos, but got 3"):
+        SalienceDropout()(tiny_blip, pixels, MIXED[:3], 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": 0}, "`rounds` to be at least 1, but got 0"),
+        ({"rounds": True}, "`rounds` to be at least 1, but got True"),
+        ({"patches": 0}, "`patches` to be a positive count or a fraction .*, but got 0"),
+        ({"patches": -0.5}, "but got -0.5"),
+        ({"patches": 1.5}, "but got 1.5"),
+        ({"variant": "new"}, "'paper' or 'released', but got 'new'"),
+        ({"relevance": "rollout"}, "'gradcam' or 'attention', but got 'rollout'"),
+    ],
+)
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SalienceDropout(**settings)
