@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ovss.crf import DenseCRF
 from ovss.salience import min_max
+from ovss.timing import stage
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,19 @@ class Labeller:
         rescale: bool = False,
     ) -> list[Tensor]:
         """Label several photos of any sizes; see `__call__`."""
-        channels = [
-            self.channels(m, (p.shape[-2], p.shape[-1]), b, rescale)
-            for m, p, b in zip(maps, photos, backgrounds, strict=True)
-        ]
+        device = maps[0].device if maps else None
+        with stage("upsample and blur", device):
+            channels = [
+                self.channels(m, (p.shape[-2], p.shape[-1]), b, rescale)
+                for m, p, b in zip(maps, photos, backgrounds, strict=True)
+            ]
         # A single channel has nothing to refine.
         several = [i for i, c in enumerate(channels) if c.shape[0] > 1]
         if self.crf is not None and several:
-            refined = self.crf(
-                [channels[i].softmax(0) for i in several], [photos[i] for i in several]
-            )
+            with stage("crf", device):
+                refined = self.crf(
+                    [channels[i].softmax(0) for i in several], [photos[i] for i in several]
+                )
             for i, q in zip(several, refined, strict=True):
                 channels[i] = q
         return [c.argmax(0) + (0 if b else 1) for c, b in zip(channels, backgrounds, strict=True)]

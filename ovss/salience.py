@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ovss.captions import Caption
+from ovss.timing import stage
 from ovss.vlm.base import VLM, Tokens
 
 Variant = Literal["paper", "released"]
@@ -136,7 +137,8 @@ class SalienceDropout:
         one_caption_each = owner == list(range(count))
         history, pooled, logits = [], [], []
         for number in range(self.rounds):
-            features = vlm.encode_image(_blank(pixel_values, dropped.view(count, grid, grid)))
+            with stage("vision", device):
+                features = vlm.encode_image(_blank(pixel_values, dropped.view(count, grid, grid)))
             seen = vlm.attend(
                 features if one_caption_each else features[rows],
                 tokens,
@@ -144,14 +146,15 @@ class SalienceDropout:
                 head,
                 gradient=self.relevance == "gradcam",
             )
-            maps = seen.maps.flatten(2) * ~dropped[rows, None]
-            history.append(dropped.view(count, grid, grid))
-            pooled.append((pooling @ maps).unflatten(-1, (grid, grid)))
-            logits.append(seen.match_logit)
-            if number + 1 < self.rounds:
-                salience = torch.zeros(count, grid * grid, dtype=maps.dtype, device=device)
-                salience.index_add_(0, rows, (members @ maps)[:, 0])
-                dropped = dropped | most_salient(salience, self._count(grid * grid))
+            with stage("dropout", device):
+                maps = seen.maps.flatten(2) * ~dropped[rows, None]
+                history.append(dropped.view(count, grid, grid))
+                pooled.append((pooling @ maps).unflatten(-1, (grid, grid)))
+                logits.append(seen.match_logit)
+                if number + 1 < self.rounds:
+                    salience = torch.zeros(count, grid * grid, dtype=maps.dtype, device=device)
+                    salience.index_add_(0, rows, (members @ maps)[:, 0])
+                    dropped = dropped | most_salient(salience, self._count(grid * grid))
         by_round, by_logit = torch.stack(pooled, 1), torch.stack(logits, 1)
         maps_of_photo, logits_of_photo = [], []
         for photo in range(count):

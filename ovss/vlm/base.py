@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
+from ovss.timing import stage
 
 
 class GradCAM(NamedTuple):
@@ -268,10 +269,16 @@ class VLM(nn.Module, ABC):
         # Lightning predicts and tests in inference mode, where autograd cannot work.
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             features = features.clone() if features.is_inference() else features.detach()
-            with self._record_attention(layers) as attention:
+            with (
+                stage("text forward", features.device),
+                self._record_attention(layers) as attention,
+            ):
                 logit = self._match(features, tokens)[:, 1]
             probabilities = [attention[layer] for layer in layers]
-            gradients = list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
+            with stage("text backward", features.device):
+                gradients = (
+                    list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
+                )
         return [p.detach() for p in probabilities], gradients, logit.detach().float()
 
     def _to_grid(self, weighted: Tensor, tokens: Tokens) -> Tensor:
