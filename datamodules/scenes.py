@@ -39,6 +39,9 @@ class Scenes(BenchmarkDataModule):
         kwargs: see `BenchmarkDataModule`.
     """
 
+    tuning_split = "dev"
+    """What `tune` looks at whatever `split` says, so that `val` stays held out."""
+
     def __init__(
         self,
         root: str | Path = "data/scenes",
