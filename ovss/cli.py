@@ -18,7 +18,13 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 
-from ovss.callbacks import PhotoProgress, ResultsWriter
+from ovss.callbacks import (
+    OverlayWriter,
+    PhotoProgress,
+    ReportWriter,
+    ResultsWriter,
+    RunFolder,
+)
 from ovss.demo import SETTINGS
 from ovss.manners import manners, quieten
 from ovss.module import PnPOVSS
@@ -116,7 +122,13 @@ class EvaluationCLI(LightningCLI):
             subclass_mode_data=True,
             trainer_class=EvaluationTrainer,
             trainer_defaults={
-                "callbacks": [PhotoProgress(), ResultsWriter()],
+                "callbacks": [
+                    PhotoProgress(),
+                    RunFolder(),
+                    ResultsWriter(),
+                    OverlayWriter(logged=4),
+                    ReportWriter(),
+                ],
                 "logger": False,
                 "enable_checkpointing": False,
                 "enable_model_summary": False,

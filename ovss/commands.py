@@ -60,16 +60,13 @@ def compare(args: Sequence[str]) -> None:
         "--output", type=Path, default=Path("runs/compare.html"), help="the report (%(default)s)"
     )
     parser.add_argument(
-        "--photos", type=Path, help="folder of the photos, searched for <id>.jpg and <id>.png"
-    )
-    parser.add_argument(
         "--resamples", type=int, default=10_000, help="draws of the bootstrap (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     options = parser.parse_args(args)
     from ovss.report.compare import compare_runs
 
-    compare_runs(options.runs, options.output, options.photos, options.resamples, options.seed)
+    compare_runs(options.runs, options.output, options.resamples, options.seed)
 
 
 def configs(args: Sequence[str]) -> None:

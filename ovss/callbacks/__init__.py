@@ -1,7 +1,16 @@
-"""Lightning callbacks: progress, the run's folder and results."""
+"""Lightning callbacks: progress, the run's folder, results, predictions and the report."""
 
+from ovss.callbacks.predictions import CocoWriter, OverlayWriter
 from ovss.callbacks.progress import PhotoProgress
+from ovss.callbacks.report import ReportWriter
 from ovss.callbacks.results import ResultsWriter
 from ovss.callbacks.run_folder import RunFolder
 
-__all__ = ["PhotoProgress", "ResultsWriter", "RunFolder"]
+__all__ = [
+    "CocoWriter",
+    "OverlayWriter",
+    "PhotoProgress",
+    "ReportWriter",
+    "ResultsWriter",
+    "RunFolder",
+]

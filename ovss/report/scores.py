@@ -50,6 +50,7 @@ def headline(data: dict[str, Any]) -> str:
         f"mIoU {percent(data['mIoU'])} | {data['benchmark']} | protocol {data['protocol']} | "
         f"variant {data['variant']} | VLM {data['vlm']} | proposals {data['proposals']} | "
         f"{data['photos']} photos"
+        + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )
 
 

@@ -1,0 +1,41 @@
+"""A page about the run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ovss.callbacks.run_folder import run_folder
+from ovss.report.runs import read_run
+from ovss.report.single import write_report
+
+log = logging.getLogger(__name__)
+
+
+class ReportWriter(Callback):
+    """Writes `report.html` into the run's folder when testing ends.
+
+    It reads the files of the run, so it comes after the callbacks that write them.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask for the folder, on all processes, as that talks to the others."""
+        self._folder = run_folder(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the page."""
+        module: Any = pl_module
+        folder = self._folder
+        if not trainer.is_global_zero or not (folder / "photos.jsonl").is_file():
+            return
+        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        # Other people's data modules may serve anything; the page then has no photos.
+        usable = dataset if hasattr(dataset, "benchmark") else None
+        path = write_report(read_run(folder), module.benchmark, usable)
+        log.info("report: %s", path)

@@ -1,0 +1,254 @@
+"""`compare`: several runs on the same photos, against the first of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ovss.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
+from ovss.files import write_atomically
+from ovss.preprocessing import InputSpec
+from ovss.report.gallery import Photos, show_photo
+from ovss.report.page import bars, note, page, section, table, text
+from ovss.report.runs import PhotoRecord, Run, counts_of, read_run
+from ovss.report.scores import percent
+
+log = logging.getLogger(__name__)
+
+_RESULTS = {"mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "photos"}
+_MUST_AGREE = ("benchmark", "protocol")
+_SHOWN_PHOTOS = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run beside the first one.
+
+    Attributes:
+        run: which, with the photos that all runs have.
+        title: its folder, as short as it is unique.
+        miou: on those photos, in 0..1.
+        iou: `(classes,)` likewise; NaN for classes that do not count.
+        gain: its mIoU minus the first run's; None for the first.
+    """
+
+    run: Run
+    title: str
+    miou: float
+    iou: np.ndarray
+    gain: BootstrapResult | None
+
+
+def compare_runs(
+    folders: Sequence[Path], output: Path, resamples: int = 10_000, seed: int = 0
+) -> None:
+    """Print a table and write a page; see `compare_rows` for what can be compared.
+
+    Args:
+        folders: of runs; the others are compared with the first.
+        output: the page.
+        resamples: draws of the paired bootstrap.
+        seed: of the draws.
+    """
+    rows = compare_rows([read_run(folder) for folder in folders], resamples, seed)
+    console = Console()
+    console.print(_rich_table(rows))
+    write_atomically(output, _page(rows, open_dataset(rows[0].run), resamples))
+    console.print(Text(f"report: {output}"), soft_wrap=True)
+
+
+def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) -> list[Row]:
+    """Scores on the photos that all runs have, with intervals of the differences to the first.
+
+    Raises:
+        ValueError: fewer than two runs, other benchmarks, protocols, classes or ground truths, or
+            no photo in common.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"Expected at least two runs to compare, but got {len(runs)}.")
+    first = runs[0]
+    for run in runs[1:]:
+        for name in _MUST_AGREE:
+            if run.scores[name] != first.scores[name]:
+                raise ValueError(
+                    f"Expected runs of one {name}, but got {first.scores[name]!r} in "
+                    f"{first.folder} and {run.scores[name]!r} in {run.folder}; their scores "
+                    "measure different things."
+                )
+        if run.classes != first.classes:
+            raise ValueError(
+                f"Expected runs with the same classes, but {run.folder} has others than "
+                f"{first.folder}."
+            )
+    common = set.intersection(*({photo.id for photo in run.scored} for run in runs))
+    if not common:
+        raise ValueError("Expected runs on the same photos, but they have none in common.")
+    everything = max(len(run.scored) for run in runs)
+    if len(common) < everything:
+        log.warning("Compared on the %d photos of %d that all runs have.", len(common), everything)
+    ids = [photo.id for photo in first.scored if photo.id in common]
+    titles = _titles([run.folder for run in runs])
+    rows: list[Row] = []
+    for run, title in zip(runs, titles, strict=True):
+        by_id: dict[str, PhotoRecord] = {photo.id: photo for photo in run.scored}
+        same = Run(run.folder, run.scores, tuple(by_id[photo_id] for photo_id in ids))
+        counts = counts_of(same.photos)
+        gain = None
+        if rows:
+            gain = paired_bootstrap(
+                counts_of(rows[0].run.photos),
+                counts,
+                len(run.classes),
+                run.protocol,
+                resamples,
+                seed,
+            )
+        sums = margins(counts, len(run.classes)).sum(0)
+        rows.append(Row(same, title, float(mean_iou(sums, run.protocol)), _iou(sums, run), gain))
+    return rows
+
+
+def open_dataset(run: Run) -> Photos | None:
+    """The photos and ground truth of a run's `config.yaml`; None where they cannot be had."""
+    try:
+        section = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+        module, _, name = section["class_path"].rpartition(".")
+        datamodule: Any = getattr(import_module(module), name)(**section.get("init_args", {}))
+        datamodule.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
+        datamodule.setup("test")
+        return datamodule.dataset
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        log.info("Photos are left out: %s has no data that can be read (%s).", run.folder, error)
+        return None
+
+
+def settings_that_differ(runs: Sequence[Run]) -> list[str]:
+    """Names of the model's settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in _RESULTS)
+    return [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
+
+
+def _iou(sums: np.ndarray, run: Run) -> np.ndarray:
+    hits, truth, predicted = sums
+    union = truth + predicted - hits
+    counted = truth > 0 if run.protocol == "released" else union > 0
+    return np.where(counted, hits / np.maximum(union, 1), np.nan)
+
+
+def _titles(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, or their paths where names are the same."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _cells(row: Row, differing: Sequence[str]) -> list[str]:
+    gain = row.gain
+    return [
+        row.title,
+        *(row.run.settings.get(name, "-") for name in differing),
+        percent(row.miou),
+        "" if gain is None else f"{100 * gain.difference:+.1f}",
+        "" if gain is None else f"{100 * gain.low:+.1f} .. {100 * gain.high:+.1f}",
+    ]
+
+
+def _header(differing: Sequence[str]) -> list[str]:
+    return ["run", *(n.replace("_", " ") for n in differing), "mIoU", "difference", "95 % interval"]
+
+
+def _rich_table(rows: Sequence[Row]) -> Table:
+    differing = settings_that_differ([row.run for row in rows])
+    scores = rows[0].run.scores
+    drawn = Table(
+        title=f"{scores['benchmark']}, protocol {scores['protocol']}, "
+        f"{len(rows[0].run.photos)} photos"
+    )
+    for number, name in enumerate(_header(differing)):
+        drawn.add_column(name, justify="left" if number <= len(differing) else "right")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in _cells(row, differing)))
+    return drawn
+
+
+def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
+    first, last = rows[0], rows[-1]
+    scores = first.run.scores
+    title = f"{len(rows)} runs on {scores['benchmark']}"
+    differing = settings_that_differ([row.run for row in rows])
+    photos = len(first.run.photos)
+    verdict = [
+        f"{row.title} is {abs(100 * row.gain.difference):.1f} points "
+        f"{'better' if row.gain.difference > 0 else 'worse'} than {first.title}"
+        + ("." if row.gain.low > 0 or row.gain.high < 0 else ", within what chance explains.")
+        for row in rows[1:]
+        if row.gain is not None
+    ]
+    return page(
+        title,
+        [
+            f"<h1>{text(title)}</h1>",
+            f"<p>{text(' '.join(verdict))}</p>",
+            note(f"Protocol {scores['protocol']}, {photos} photos, in percent."),
+            table(_header(differing), [_cells(row, differing) for row in rows], numbers=3),
+            note(
+                "Intervals: paired bootstrap over photos, "
+                f"{resamples:,} resamples; one that leaves out 0 is no accident of these photos."
+            ),
+            section("Classes", _classes(rows)),
+            section(f"Where {last.title} and {first.title} differ most", _photos(rows, dataset)),
+        ],
+    )
+
+
+def _classes(rows: Sequence[Row]) -> str:
+    first, last = rows[0], rows[-1]
+    names = first.run.classes
+    counted = [k for k in range(len(names)) if any(not np.isnan(row.iou[k]) for row in rows)]
+    # A class that one run found nowhere and nothing of is there in no photo: it counts as 0.
+    change = np.nan_to_num(last.iou) - np.nan_to_num(first.iou)
+    counted.sort(key=lambda k: -change[k])
+    return (
+        note(f"IoU of {last.title} minus {first.title}, in points.")
+        + bars(
+            [(names[k], change[k], f"{100 * change[k]:+.1f}") for k in counted],
+            columns=len(counted) > 12,
+        )
+        + "<h3>IoU</h3>"
+        + table(
+            ["class", *(row.title for row in rows)],
+            [
+                [names[k]] + [percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows]
+                for k in sorted(counted)
+            ],
+            numbers=len(rows),
+        )
+    )
+
+
+def _photos(rows: Sequence[Row], dataset: Photos | None) -> str:
+    first, last = rows[0].run, rows[-1].run
+    change = last.photo_scores - first.photo_scores
+    order = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_SHOWN_PHOTOS]
+    shown, listed = [], []
+    for index in order:
+        photo = first.photos[index]
+        before, after = (percent(float(run.photo_scores[index])) for run in (first, last))
+        written = f"{100 * change[index]:+.1f}"
+        listed.append((photo.id, before, after, written))
+        if dataset is not None:
+            files = [(row.title, row.run.label_map(photo.id)) for row in rows]
+            caption = f"{photo.id}: mIoU {before} to {after} ({written})"
+            shown.append(show_photo(dataset, photo, files, caption))
+    if any(shown):
+        return f'<div class="photos">{"".join(shown)}</div>'
+    return table(("photo", rows[0].title, rows[-1].title, "difference"), listed, numbers=3)

@@ -1,0 +1,88 @@
+"""Photos in a report: ground truth and predictions beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ovss.benchmark import Benchmark
+from ovss.drawing import draw_overlay
+from ovss.report.page import figure
+from ovss.report.runs import PhotoRecord
+
+_SEARCHED = 50
+
+
+class Photos(Protocol):
+    """What a gallery needs of a data set; `datamodules.base.PhotoDataset` has it."""
+
+    benchmark: Benchmark
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A photo: `id`, `photo` `(3, H, W)` uint8, `mask` `(H, W)` uint8 if there is one."""
+
+
+def show_photo(
+    dataset: Photos, record: PhotoRecord, predictions: Sequence[tuple[str, Path]], caption: str
+) -> str:
+    """A figure of a photo, its ground truth and predictions; empty where a file is gone.
+
+    Args:
+        dataset: where the photo and its ground truth are.
+        record: which photo.
+        predictions: what each is, and the file of its label map.
+        caption: what to say below.
+    """
+    item = _find(dataset, record)
+    if item is None or not all(file.is_file() for _, file in predictions):
+        return ""
+    photo = item["photo"].numpy().transpose(1, 2, 0)
+    maps = [(what, read_labels(file)) for what, file in predictions]
+    if "mask" in item:
+        maps.insert(0, ("ground truth", item["mask"].numpy()))
+    benchmark = dataset.benchmark
+    found = np.zeros(256, bool)
+    pictures = [("photo", Image.fromarray(photo))]
+    for what, labels in maps:
+        found[np.unique(labels)] = True
+        overlay = draw_overlay(
+            photo,
+            labels,
+            benchmark.classes,
+            benchmark.palette,
+            benchmark.background,
+            opacity=0.65,
+            names=False,
+            legend=False,
+        )
+        pictures.append((what, overlay))
+    legend = [
+        (name, benchmark.palette[label])
+        for label, name in enumerate(benchmark.classes)
+        if found[label] and label != benchmark.background
+    ]
+    return figure(pictures, caption, legend, wide=len(pictures) > 3)
+
+
+def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
+    # Lines are in the data set's order, but photos that could not be read have none.
+    for index in range(record.index, min(record.index + _SEARCHED, len(dataset))):
+        try:
+            item = dataset[index]
+        except (OSError, ValueError):
+            continue
+        if item["id"] == record.id:
+            return item
+    return None
+
+
+def read_labels(file: Path) -> np.ndarray:
+    """A label map `(H, W)` uint8 from a palette PNG."""
+    with Image.open(file) as image:
+        return np.asarray(image)
