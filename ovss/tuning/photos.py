@@ -81,7 +81,7 @@ def gather_photos(
         seed: of the choice.
 
     Raises:
-        ValueError: no photo has two classes.
+        ValueError: no photo has two classes, or one cannot be read.
     """
     order = np.random.default_rng(seed).permutation(len(loader.dataset)).tolist()  # type: ignore[arg-type]
     shuffled = DataLoader(
@@ -97,6 +97,8 @@ def gather_photos(
     labels: list[tuple[int, ...]] = []
     seen = 0
     for batch in shuffled:
+        for unreadable in batch.unreadable:
+            raise ValueError(f"Expected photos to tune on to be readable: {unreadable.error}")
         moved = batch._replace(
             photos=[photo.to(vlm.device) for photo in batch.photos],
             pixel_values=batch.pixel_values.to(vlm.device),

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ovss.files import write_atomically
 from ovss.report import percent
+from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import setting_of
 from ovss.tuning.space import Setting
 from ovss.tuning.study import DONE
@@ -40,16 +41,16 @@ def write_trials(path: Path, study: Study, mious: Mapping[int, float]) -> None:
         mious: trial number -> mIoU in 0..1, where it was measured.
     """
     text = io.StringIO()
-    columns = ["trial", "state", *Setting._fields, "reward", "points", "pairs", "margin"]
+    columns = ["trial", "state", *Setting._fields, "reward", *Points._fields]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, "mIoU"] if mious else columns)
     for trial in study.get_trials(deepcopy=False, states=DONE):
         setting = setting_of(trial)
         if setting is None:
             continue
-        seen = trial.user_attrs
+        points = trial.user_attrs.get("points", {})
         row = [trial.number, trial.state.name.lower(), *setting, running_share(trial)]
-        row += [seen.get("won", ""), seen.get("pairs", ""), seen.get("margin", "")]
+        row += [points.get(key, "") for key in Points._fields]
         writer.writerow([*row, mious.get(trial.number, "")] if mious else row)
     write_atomically(path, text.getvalue())
 

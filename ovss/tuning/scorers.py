@@ -106,7 +106,7 @@ class ClipScorer(Scorer):
         try:
             model = AutoModel.from_pretrained(name_or_path)
             tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no model_type in config.json
             raise FileNotFoundError(
                 f"Expected a CLIP-like model at {name_or_path}, but it cannot be loaded "
                 f"({str(error).splitlines()[0]}); give its folder or hub id with --reward.model, "

@@ -142,8 +142,7 @@ def run_trials(
                 continue
             setting = Setting(**trial.params)
             points = objective(trial, setting)
-            for key, value in points._asdict().items():
-                trial.set_user_attr(key, value)
+            trial.set_user_attr("points", points._asdict())
             study.tell(trial, points.share)
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
@@ -179,7 +178,8 @@ def ranking(study: Study) -> list[FrozenTrial]:
     """
 
     def key(trial: FrozenTrial) -> tuple[float, float, int, int]:
-        margin = trial.user_attrs["margin"] / max(trial.user_attrs["pairs"], 1)
+        points = trial.user_attrs["points"]
+        margin = points["margin"] / max(points["pairs"], 1)
         return (-(trial.value or 0.0), -margin, trial.params["rounds"], trial.number)
 
     return sorted(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=key)

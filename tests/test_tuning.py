@@ -1,0 +1,408 @@
+"""The space, the maps, and the reward, against independent computations."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import map_coordinates
+from scipy.stats import spearmanr
+
+from datamodules import Scenes
+from ovss.method import look
+from ovss.preprocessing import InputSpec
+from ovss.proposals import AllProposer, OracleProposer
+from ovss.salience import SalienceDropout
+from ovss.tuning.maps import MapStore
+from ovss.tuning.photos import chunked, gather_photos, resize
+from ovss.tuning.rewards import Points, Reward, point, soft_mask
+from ovss.tuning.scorers import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
+from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
+from ovss.tuning.validation import rank_correlation
+from ovss.vlm.base import ImageStatistics
+
+
+@pytest.fixture(scope="module")
+def loader(scenes_root, tiny_blip):
+    spec = InputSpec(tiny_blip.image_size, tiny_blip.statistics.mean, tiny_blip.statistics.std)
+    datamodule = Scenes(scenes_root, num_workers=0, batch_size=3, spec=spec)
+    datamodule.setup()
+    return datamodule.predict_dataloader()
+
+
+@pytest.fixture(scope="module")
+def benchmark(loader):
+    return loader.dataset.benchmark
+
+
+@pytest.fixture(scope="module")
+def photos(loader, benchmark, tiny_blip):
+    return gather_photos(
+        loader, benchmark, OracleProposer(), tiny_blip, tiny_blip.image_size, 5, seed=0
+    )
+
+
+@pytest.fixture(scope="module")
+def names(photos, benchmark):
+    return [[benchmark.prompts[label] for label in labels] for labels in photos.labels]
+
+
+# ---- the space ----------------------------------------------------------------------------------
+
+
+def test_the_space_leaves_out_the_layer_without_gradient(tiny_blip):
+    choices = SearchSpace().choices(tiny_blip)
+    assert choices["layer"] == list(range(tiny_blip.num_layers - 1))
+    assert choices["head"] == [*range(tiny_blip.num_heads), "mean"]
+    assert choices["patches"][0] == 0
+    with pytest.raises(ValueError, match="always zero"):
+        SearchSpace(layers=[tiny_blip.num_layers - 1]).choices(tiny_blip)
+
+
+def test_every_setting_is_there_once_and_only_dropout_has_patches(tiny_blip):
+    space = SearchSpace([0, 1], ["mean"], [0.1, 0.2, 0.3], [1, 2], [4, 8])
+    settings = settings_of(space.choices(tiny_blip))
+    assert len(settings) == len(set(settings)) == 2 * 3 * (1 + 2)
+    assert {s.patches for s in settings if s.rounds == 1} == {0}
+    assert {s.patches for s in settings if s.rounds == 2} == {4, 8}
+    assert "patches" not in settings[0].overlay()["dropout"]
+    several = SearchSpace([0], [0], [0.1], [2], [4]).choices(tiny_blip)
+    assert settings_of(several) == [Setting(0, 0, 0.1, 2, 4)]
+
+
+@pytest.mark.parametrize(("rounds", "patches", "expected"), [(1, 4, 0), (2, 0, 4), (2, 8, 8)])
+def test_parts_chosen_without_regard_to_each_other_are_repaired(rounds, patches, expected):
+    choices = {"patches": [0, 4, 8]}
+    values = Setting(1, "mean", 0.2, rounds, patches)._asdict()
+    assert repair(values, choices).patches == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        (SearchSpace(thresholds=[1.5]), "space.thresholds"),
+        (SearchSpace(thresholds=[]), "space.thresholds"),
+        (SearchSpace(rounds=[0]), "space.rounds"),
+        (SearchSpace(patches=[2.5]), "space.patches"),
+        (SearchSpace(heads=[0, 0]), "space.heads"),
+        (SearchSpace(heads=[99]), "head"),
+    ],
+)
+def test_impossible_spaces_are_refused(tiny_blip, space, named):
+    with pytest.raises(ValueError, match=named):
+        space.choices(tiny_blip)
+
+
+# ---- the photos ---------------------------------------------------------------------------------
+
+
+def test_photos_have_two_classes_and_no_masks(photos, loader):
+    assert len(photos) == 5
+    assert all(len(labels) > 1 for labels in photos.labels)
+    for place, photo_id in enumerate(photos.ids):
+        item = loader.dataset[photos.indices[place]]
+        assert item["id"] == photo_id
+        assert item["present"] == photos.labels[place]
+        torch.testing.assert_close(item["pixel_values"], photos.pixel_values[place])
+    assert not hasattr(photos, "masks")
+
+
+def test_any_proposals_will_do(loader, benchmark, tiny_blip):
+    found = gather_photos(loader, benchmark, AllProposer(), tiny_blip, 32, 2, seed=1)
+    assert found.labels == [benchmark.searchable] * 2
+    assert found.thumbnails.shape == (2, 3, 32, 32)
+
+
+def test_photos_with_one_class_cannot_be_tuned_on(loader, benchmark, tiny_blip):
+    class One(OracleProposer):
+        def __call__(self, batch, benchmark, vlm):
+            found = super().__call__(batch, benchmark, vlm)
+            return [p._replace(labels=p.labels[:1]) for p in found]
+
+    with pytest.raises(ValueError, match="two classes"):
+        gather_photos(loader, benchmark, One(), tiny_blip, 32, 2, seed=1)
+
+
+def test_thumbnails_are_pillows():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BICUBIC))
+    found = resize(torch.from_numpy(pixels).permute(2, 0, 1), 16)
+    np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
+
+
+# ---- the maps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize(("layer", "head"), [(4, 2), (0, "mean"), (10, 5)])
+def test_maps_are_those_of_the_method(tiny_blip, photos, names, variant, layer, head):
+    # Synonyms: the mean over heads must come before the maximum over a class's names.
+    names = [[(*own[0], "small dog"), *own[1:]] for own in names]
+    dropout = SalienceDropout(rounds=1, variant=variant)
+    store = MapStore(tiny_blip, photos, names, dropout, batch_size=2)
+    everyone = range(len(photos))
+    found = store(Setting(layer, head, 0.1, 1, 0), everyone)
+    rounds = look(tiny_blip, photos.pixel_values, names, layer, head, dropout)
+    for own, expected in zip(found, rounds.maps, strict=True):
+        torch.testing.assert_close(own, dropout.combine(expected), rtol=1e-4, atol=1e-9)
+    assert store.passes == len(photos)
+
+
+def test_several_rounds_are_looked_at_once_and_hold_the_shorter_ones(tiny_blip, photos, names):
+    store = MapStore(tiny_blip, photos, names, SalienceDropout(), batch_size=2)
+    before = store.passes
+    found = store(Setting(4, 2, 0.1, 3, 4), [3, 1])
+    assert store.passes == before + 2 * 3
+    for rounds in (2, 3):  # both from the cache
+        again = store(Setting(4, 2, 0.3, rounds, 4), [3, 1])
+        dropout = SalienceDropout(rounds=rounds, patches=4)
+        for own, place in zip(again, (3, 1), strict=True):
+            pixels = photos.pixel_values[place : place + 1]
+            (expected,) = look(tiny_blip, pixels, [names[place]], 4, 2, dropout).maps
+            torch.testing.assert_close(own, expected.sum(0), rtol=1e-4, atol=1e-9)
+    assert store.passes == before + 2 * 3
+    torch.testing.assert_close(found[0], store(Setting(4, 2, 0.1, 3, 4), [3])[0])
+    store(Setting(4, 2, 0.1, 3, 5), [3])
+    assert store.passes == before + 3 * 3
+
+
+def test_large_maps_go_to_a_file_and_are_the_same(tiny_blip, photos, names, tmp_path):
+    inside = MapStore(tiny_blip, photos, names, SalienceDropout(), batch_size=2)
+    outside = MapStore(
+        tiny_blip, photos, names, SalienceDropout(), batch_size=2, memory=1000, folder=tmp_path
+    )
+    assert outside.mapped
+    assert not inside.mapped
+    assert list(tmp_path.iterdir()) == []  # nothing to clean up
+    for setting in (Setting(3, 1, 0.1, 1, 0), Setting(3, 1, 0.1, 2, 4)):
+        for one, other in zip(inside(setting, [0, 4]), outside(setting, [0, 4]), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_attention_alone_cannot_be_tuned(tiny_blip, photos, names):
+    with pytest.raises(ValueError, match="relevance"):
+        MapStore(tiny_blip, photos, names, SalienceDropout(relevance="attention"))
+
+
+# ---- the reward ---------------------------------------------------------------------------------
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def test_points_are_equations_6_and_7():
+    rng = np.random.default_rng(7)
+    total = 0
+    for count in (1, 2, 3, 7):
+        masked, black = rng.normal(size=(count, count)), rng.normal(size=count)
+        expected = [softmax(masked[k])[k] > softmax(black)[k] for k in range(count)]
+        won, margin = point(torch.from_numpy(masked), torch.from_numpy(black))
+        assert won.tolist() == expected
+        gap = [softmax(masked[k])[k] - softmax(black)[k] for k in range(count)]
+        np.testing.assert_allclose(margin.numpy(), gap, atol=1e-12)
+        complement = rng.normal(size=(count, count))
+        won, _ = point(torch.from_numpy(masked), torch.from_numpy(complement))
+        assert won.tolist() == [
+            softmax(masked[k])[k] > softmax(complement[k])[k] for k in range(count)
+        ]
+        total += sum(expected)
+    assert 0 < total < 13
+    # One class: Pr is 1 with any map, so there is no point to win.
+    assert point(torch.tensor([[5.0]]), torch.tensor([-5.0]))[0].tolist() == [False]
+
+
+def test_masks_are_thresholded_on_the_grid_and_bilinear():
+    maps = torch.from_numpy(np.random.default_rng(3).random((2, 4, 4)))
+    found = soft_mask(maps, 0.4, 9)
+    for own, expected in zip(found, maps.numpy(), strict=True):
+        scaled = (expected - expected.min()) / (expected.max() - expected.min())
+        scaled[scaled < 0.4] = 0
+        axis = np.linspace(0, 3, 9)
+        smooth = map_coordinates(scaled, np.meshgrid(axis, axis, indexing="ij"), order=1)
+        np.testing.assert_allclose(own.numpy(), smooth, atol=1e-6)
+    assert float(soft_mask(torch.zeros(1, 4, 4), 0.1, 9).max()) == 0  # no evidence, nothing seen
+
+
+class Brightness(Scorer):
+    """Logits a test can compute by hand: a channel's mean for each name."""
+
+    name = "brightness"
+    size = 8
+    statistics = ImageStatistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    device = torch.device("cpu")
+    channels = ("red", "green", "blue")
+
+    def similarities(self, pixel_values, names):
+        means = pixel_values.mean((-2, -1))
+        return [
+            torch.stack([row[self.channels.index(name)] for name in own])
+            for row, own in zip(means, names, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("negative", ["black", "complement"])
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_reward_of_photos_is_numpys(photos, negative, batch_size):
+    rng = np.random.default_rng(1)
+    thumbnails = rng.integers(0, 256, (3, 3, 8, 8), np.uint8)
+    names = [["red", "green"], ["green", "blue", "red"], ["blue", "red"]]
+    some = replace(photos, thumbnails=torch.from_numpy(thumbnails))
+    maps = [torch.from_numpy(rng.random((len(own), 4, 4))) for own in names]
+    found = Reward(Brightness(), some, names, negative, batch_size)([0, 1, 2], maps, 0.3)
+    won, margin = 0, 0.0
+    for place, own in enumerate(names):
+        channels = [Brightness.channels.index(name) for name in own]
+        for k in range(len(own)):
+            mask = soft_mask(maps[place][k : k + 1], 0.3, 8).numpy()[0]
+
+            def chance(pixels, k=k, channels=channels):
+                means = ((pixels - 0.5) / 0.25).mean((-2, -1))
+                return softmax(means[channels])[k]
+
+            photo = thumbnails[place] / 255
+            rest = photo * (1 - mask) if negative == "complement" else photo * 0
+            won += chance(photo * mask) > chance(rest)
+            margin += chance(photo * mask) - chance(rest)
+    assert (found.won, found.pairs) == (won, 7)
+    assert 0 < won < 7
+    assert found.margin == pytest.approx(margin, abs=1e-5)
+    assert found.share == won / 7
+
+
+def test_points_add_up():
+    assert Points(1, 3, 0.5) + Points(2, 3, 0.25) == Points(3, 6, 0.75)
+    assert Points(0, 0, 0.0).share == 0
+
+
+# ---- scorers ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixels(tiny_blip):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(3, 3, tiny_blip.image_size, tiny_blip.image_size, generator=generator)
+
+
+def normalised(vlm, pixels):
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (vlm.statistics.mean, vlm.statistics.std))
+    return (pixels - mean) / std
+
+
+NAMES = [["cat"], ["dog", "cat", "person"], ["person", "dog"]]
+
+
+def test_itm_is_the_matching_head(tiny_blip, pixels):
+    found = ItmScorer(tiny_blip)(pixels, NAMES, batch_size=2)
+    for place, own in enumerate(NAMES):
+        features = tiny_blip.encode_image(normalised(tiny_blip, pixels[place : place + 1]))
+        for logit, name in zip(found[place], own, strict=True):
+            two = tiny_blip.match(features, tiny_blip.captions([name]))[0]
+            assert float(logit) == pytest.approx(float(two[1] - two[0]), abs=1e-4)
+
+
+def test_itc_is_the_published_contrastive_path(tiny_blip, pixels):
+    found = ItcScorer(tiny_blip)(pixels, NAMES, batch_size=2)
+    texts = tiny_blip.tokenizer([f"A picture of {name}" for name in ("dog", "cat", "person")])
+    with torch.no_grad():
+        # transformers' own code for BLIP's contrastive similarities.
+        similarities = torch.cat(
+            [
+                tiny_blip.model(
+                    input_ids=torch.tensor(ids)[None],
+                    pixel_values=normalised(tiny_blip, pixels[1:2]),
+                    use_itm_head=False,
+                ).itm_score[0]
+                for ids in texts["input_ids"]
+            ]
+        )
+    torch.testing.assert_close(found[1], similarities / 0.07, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A tiny random CLIP."""
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = CLIPConfig(
+        text_config={
+            **small,
+            "num_attention_heads": 2,
+            "vocab_size": 30,
+            "max_position_embeddings": 8,
+            "eos_token_id": 29,
+            "bos_token_id": 0,
+            "projection_dim": 12,
+        },
+        vision_config={
+            **small,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 8,
+            "projection_dim": 12,
+        },
+        projection_dim=12,
+    )
+    torch.manual_seed(0)
+    return CLIPModel(config)
+
+
+class Letters:
+    """Ids of a text's letters, with CLIP's first and last token."""
+
+    def __call__(self, texts, **kwargs):
+        rows = [[0, *(ord(c) - ord("a") + 1 for c in text[:6]), 29] for text in texts]
+        mask = [[1] * len(row) + [0] * (8 - len(row)) for row in rows]
+        ids = [row + [29] * (8 - len(row)) for row in rows]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def test_clip_is_transformers_own_logits(clip):
+    statistics = ImageStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    scorer = ClipScorer(clip, Letters(), statistics)
+    assert scorer.size == 16
+    pixels = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = scorer(pixels, NAMES, batch_size=2)
+    mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+    values = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    for place, own in enumerate(NAMES):
+        expected = clip(pixel_values=values[place : place + 1], **Letters()(own)).logits_per_image
+        torch.testing.assert_close(found[place], expected[0].detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_clip_reads_a_text_once(clip):
+    scorer = ClipScorer(clip, Letters(), ImageStatistics((0.5,) * 3, (0.5,) * 3))
+    calls = []
+    original = clip.get_text_features
+    clip.get_text_features = lambda **kwargs: calls.append(1) or original(**kwargs)
+    try:
+        scorer(torch.rand(3, 3, 16, 16), NAMES)
+        count = len(calls)
+        scorer(torch.rand(3, 3, 16, 16), NAMES)
+    finally:
+        del clip.get_text_features
+    assert len(calls) == count > 0
+
+
+def test_unknown_and_missing_scorers_are_named(tiny_blip, tmp_path):
+    with pytest.raises(ValueError, match=r"reward\.scorer"):
+        make_scorer("oracle", tiny_blip)
+    with pytest.raises(FileNotFoundError, match=r"reward\.model"):
+        make_scorer("clip", tiny_blip, model=str(tmp_path))
+
+
+# ---- validation ---------------------------------------------------------------------------------
+
+
+def test_rank_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, 40), rng.normal(size=40)
+    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
+    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+
+
+def test_chunks_cover_everything():
+    assert [list(part) for part in chunked(5, 2)] == [[0, 1], [2, 3], [4]]

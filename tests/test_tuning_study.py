@@ -1,0 +1,423 @@
+"""The study: no repeats, resuming, processes, masks unseen, and the command."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from datamodules import Scenes
+from datamodules.dataset import PhotoDataset
+from ovss.commands import main
+from ovss.preprocessing import InputSpec
+from ovss.tuning.photos import WithoutMasks, gather_photos
+from ovss.tuning.report import running_share, write_trials
+from ovss.tuning.rewards import Points
+from ovss.tuning.sampling import UntriedSampler, setting_of
+from ovss.tuning.settings import RewardSettings, StudySettings
+from ovss.tuning.space import Setting, settings_of
+from ovss.tuning.study import (
+    make_pruner,
+    open_storage,
+    open_study,
+    ranking,
+    run_trials,
+)
+
+ROOT = Path(__file__).parents[1]
+CHOICES = {
+    "layer": [0, 1, 2],
+    "head": [0, 1, "mean"],
+    "threshold": [0.1, 0.2, 0.3],
+    "rounds": [1, 2],
+    "patches": [0, 4],
+}
+SIZE = 54
+
+
+def wanted_setting(setting):
+    """A reward with one summit at layer 1, mean, 0.2, two rounds."""
+    distance = abs(setting.layer - 1) + (setting.head != "mean") + (setting.rounds != 2)
+    return Points(100 - 10 * distance - round(100 * abs(setting.threshold - 0.2)), 100, 0.0)
+
+
+def study_in(folder, kind="random", seed=0, keep=1.0, storage=None, facts=None):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return open_study(
+        open_storage(storage, folder),
+        "tune",
+        UntriedSampler(CHOICES, kind, seed),
+        make_pruner(keep, 2),
+        {"photos": 3} if facts is None else facts,
+    )
+
+
+MEMORY = "sqlite:///:memory:"
+
+
+def objective(trial, setting):
+    return wanted_setting(setting)
+
+
+def settings_in(study):
+    return [setting_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+
+
+# ---- no repeats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["random", "grid", "tpe"])
+def test_the_whole_space_is_tried_once(tmp_path, kind):
+    study = study_in(tmp_path, kind, storage=MEMORY)
+    run_trials(study, objective, 1000)
+    tried = settings_in(study)
+    assert len(tried) == SIZE
+    assert set(tried) == set(settings_of(CHOICES))
+    assert len(study.trials) == SIZE
+    assert setting_of(ranking(study)[0]) == Setting(1, "mean", 0.2, 2, 4)
+
+
+def test_samplers_differ_and_are_seeded(tmp_path):
+    def order(kind, seed):
+        study = study_in(tmp_path, kind, seed, storage=MEMORY)
+        run_trials(study, objective, 20)
+        return settings_in(study)
+
+    assert order("grid", 0) == settings_of(CHOICES)[:20]
+    assert order("random", 0) == order("random", 0)
+    assert order("random", 0) != order("random", 1)
+    assert order("tpe", 0) == order("tpe", 0)
+    assert order("tpe", 0)[:10] == order("random", 0)[:10]  # nothing to go by yet
+    assert order("tpe", 0) != order("random", 0)
+    with pytest.raises(ValueError, match=r"study\.sampler"):
+        UntriedSampler(CHOICES, "annealing", 0)
+
+
+def test_a_failed_setting_is_tried_again(tmp_path):
+    study = study_in(tmp_path, "grid", storage=MEMORY)
+    broken = Setting(0, 0, 0.1, 1, 0)
+
+    def objective_once(trial, setting):
+        if setting == broken and trial.number == 0:
+            raise RuntimeError("the lights went out")
+        return wanted_setting(setting)
+
+    with pytest.raises(RuntimeError, match="lights"):
+        run_trials(study, objective_once, 1000)
+    run_trials(study, objective_once, 1000)
+    assert sorted(settings_in(study), key=str) == sorted(settings_of(CHOICES), key=str)
+
+
+@pytest.mark.parametrize("storage", [None, "journal.log"])
+def test_a_study_goes_on_where_it_stopped(tmp_path, storage):
+    storage = storage and str(tmp_path / storage)
+
+    def stopping(trial, setting):
+        if trial.number == 5:
+            raise KeyboardInterrupt
+        return wanted_setting(setting)
+
+    first = study_in(tmp_path, storage=storage)
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(first, stopping, 12)
+    assert len(settings_in(first)) == 5
+    second = study_in(tmp_path, storage=storage)
+    run_trials(second, objective, 12)
+    tried = settings_in(second)
+    assert len(tried) == len(set(tried)) == 12
+    whole = study_in(tmp_path, storage=MEMORY)
+    run_trials(whole, objective, 12)
+    assert tried[:5] == settings_in(whole)[:5]
+    run_trials(second, objective, 12)
+    assert len(settings_in(second)) == 12  # nothing left to do
+
+
+def test_a_study_made_otherwise_is_refused(tmp_path):
+    study_in(tmp_path, facts={"photos": 3, "vlm": "demo"})
+    with pytest.raises(ValueError, match=r"photos differ \(for example photos: 3 there, 4 here\)"):
+        study_in(tmp_path, facts={"photos": 4, "vlm": "demo"})
+
+
+WORKER = """
+import sys, time
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_tuning_study import study_in, wanted_setting
+from ovss.tuning.study import run_trials
+
+def objective(trial, setting):
+    time.sleep(0.1)
+    return wanted_setting(setting)
+
+folder, storage, kind = sys.argv[1:]
+run_trials(study_in(Path(folder), kind, storage=storage or None), objective, 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "journal"), [pytest.param("tpe", False, marks=pytest.mark.slow), ("random", True)]
+)
+def test_processes_share_a_study_without_repeats(tmp_path, kind, journal):
+    storage = str(tmp_path / "study.log") if journal else ""
+    command = [sys.executable, "-c", WORKER, str(tmp_path), storage, kind]
+    workers = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors
+    study = study_in(tmp_path, kind, storage=storage or None)
+    tried = settings_in(study)
+    assert len(tried) == len(set(tried)) == 20
+    makers = {trial.user_attrs["process"] for trial in study.trials}
+    assert len(makers) > 1
+
+
+def test_trials_of_a_killed_process_are_given_up(tmp_path):
+    study = study_in(tmp_path, "grid", storage=MEMORY)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    trial = study.ask(fixed_distributions=study.sampler.space)
+    host = os.uname().nodename
+    trial.set_user_attr("process", f"{host}:{dead.pid}")
+    run_trials(study, objective, 1000)
+    assert study.trials[0].state == TrialState.FAIL
+    assert len(set(settings_in(study))) == SIZE
+
+
+# ---- stopping hopeless trials -------------------------------------------------------------------
+
+
+def test_hopeless_trials_are_stopped(tmp_path):
+    study = study_in(tmp_path, keep=0.5, storage=MEMORY)
+    steps = []
+
+    def in_parts(trial, setting):
+        points = wanted_setting(setting)
+        for step in range(4):
+            steps.append(trial.number)
+            trial.report(points.share, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return points
+
+    run_trials(study, in_parts, SIZE)
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    assert SIZE / 4 < len(pruned) < SIZE
+    assert len(steps) < 0.75 * 4 * SIZE
+    best = ranking(study)[0]
+    assert setting_of(best) == Setting(1, "mean", 0.2, 2, 4)
+    assert all(running_share(trial) <= best.value for trial in pruned)
+    write_trials(tmp_path / "trials.csv", study, {best.number: 0.5})
+    rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    assert len(rows) == SIZE
+    assert [row["mIoU"] for row in rows if row["mIoU"]] == ["0.5"]
+    assert sum(row["state"] == "pruned" for row in rows) == len(pruned)
+
+
+def test_equal_rewards_are_ranked_by_margin_then_rounds(tmp_path):
+    study = study_in(tmp_path, "grid", storage=MEMORY)
+    run_trials(study, lambda _, s: Points(5, 10, 0.5 if s.layer == 1 else 0.1), SIZE)
+    first, *_ = ranking(study)
+    assert setting_of(first)[:4] == (1, 0, 0.1, 1)
+
+
+@pytest.mark.parametrize("bad", [{"trials": 0}, {"photos": 0}, {"parts": 0}])
+def test_impossible_studies_are_refused(bad):
+    with pytest.raises(ValueError, match=r"study\."):
+        StudySettings(**bad)
+    with pytest.raises(ValueError, match=r"study\.keep"):
+        make_pruner(0, 5)
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arguments(tmp_path, scenes_root, tiny_blip_path, monkeypatch):
+    """`tune` on a few scenes with a tiny model."""
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    monkeypatch.setattr(Scenes, "tuning_split", "val")
+    return [
+        "--config=" + str(ROOT / "configs" / "demo.yaml"),
+        f"--data.init_args.root={scenes_root}",
+        "--data.init_args.num_workers=0",
+        f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
+        f"--trainer.default_root_dir={tmp_path / 'run'}",
+        "--space.layers=[3, 4]",
+        "--space.heads=[0, mean]",
+        "--space.thresholds=[0.1, 0.3]",
+        "--space.rounds=[1, 2]",
+        "--space.patches=[4]",
+        "--study.trials=12",
+        "--study.photos=4",
+        "--study.parts=2",
+    ]
+
+
+def trials_of(folder):
+    with (folder / "tune" / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root, capsys):
+    main(["tune", *arguments, "--study.keep=1", "--validate=true"])
+    folder = tmp_path / "run"
+    rows = trials_of(folder)
+    assert len(rows) == 12
+    best = max(rows, key=lambda row: (float(row["reward"]), float(row["margin"])))
+    overlay = yaml.safe_load((folder / "tune" / "best.yaml").read_text())["model"]
+    assert str(overlay["layer"]) == best["layer"]
+    assert str(overlay["head"]) == best["head"]
+    assert overlay["labeller"] == {"threshold": float(best["threshold"])}
+    assert str(overlay["dropout"]["rounds"]) == best["rounds"]
+    names = {"layer_head.png", "history.png", "importances.png", "reward_miou.png", "study.db"}
+    assert names <= {file.name for file in (folder / "tune").iterdir()}
+    printed = capsys.readouterr().out
+    assert "rank correlation" in printed
+    run = [*arguments[:5], f"--config={folder / 'tune' / 'best.yaml'}"]
+    run += ["--data.init_args.limit=1", "--model.labeller.crf=null"]
+    main(["test", *run])
+    used = yaml.safe_load((folder / "config.yaml").read_text())["model"]
+    assert (used["layer"], used["head"]) == (overlay["layer"], overlay["head"])
+    assert used["labeller"]["threshold"] == overlay["labeller"]["threshold"]
+    assert used["labeller"]["blur"] == 0.05  # what the overlay does not name stays
+    assert used["dropout"]["rounds"] == overlay["dropout"]["rounds"]
+
+
+def test_validation_scores_as_test_does(arguments, tmp_path, scenes_root, monkeypatch):
+    import json
+
+    plain = ["--model.labeller.crf=null"]
+    main(["tune", *arguments, *plain, "--study.keep=1", "--study.trials=2", "--validate=true"])
+    # The tuning photos alone, through `test`, with a setting that was tried.
+    row = trials_of(tmp_path / "run")[1]
+    spec = InputSpec(112, (0.5,) * 3, (0.5,) * 3)
+    data = Scenes(scenes_root, num_workers=0, spec=spec)
+    data.setup()
+    seen = gathered_ids(data)
+    find = Scenes.find
+
+    def find_seen(self):
+        split = find(self)
+        return replace(split, samples=[s for s in split.samples if s.id in seen])
+
+    monkeypatch.setattr(Scenes, "find", find_seen)
+    overlay = tmp_path / "one.yaml"
+    setting = Setting(
+        int(row["layer"]),
+        row["head"] if row["head"] == "mean" else int(row["head"]),
+        float(row["threshold"]),
+        int(row["rounds"]),
+        int(row["patches"]),
+    )
+    overlay.write_text(yaml.safe_dump({"model": setting.overlay()}))
+    other = f"--trainer.default_root_dir={tmp_path / 'other'}"
+    main(["test", *arguments[:5], *plain, f"--config={overlay}", other])
+    scores = json.loads((tmp_path / "other" / "scores.json").read_text())
+    assert scores["photos"] == 4
+    assert float(row["mIoU"]) == pytest.approx(scores["mIoU"], abs=1e-6)
+
+
+def gathered_ids(data):
+    from ovss.proposals import OracleProposer
+    from ovss.vlm import BlipITM
+
+    vlm = BlipITM.from_pretrained(ROOT / "tests" / "data" / "golden" / "blip_tiny_hf")
+    found = gather_photos(
+        data.predict_dataloader(), data.benchmark, OracleProposer(), vlm, 8, 4, seed=0
+    )
+    return set(found.ids)
+
+
+def test_masks_are_not_seen(arguments, tmp_path, monkeypatch):
+    main(["tune", *arguments])
+    before = trials_of(tmp_path / "run")
+    original = PhotoDataset.__getitem__
+    replaced = []
+
+    def noisy(self, index):
+        item = original(self, index)  # the image-level labels are the true ones
+        noise = np.random.default_rng(index).integers(0, 13, item["mask"].shape)
+        replaced.append(index)
+        return {**item, "mask": item["mask"].new_tensor(noise)}
+
+    monkeypatch.setattr(PhotoDataset, "__getitem__", noisy)
+    main(["tune", *arguments, f"--trainer.default_root_dir={tmp_path / 'noise'}"])
+    assert replaced
+    assert trials_of(tmp_path / "noise") == before
+
+
+def test_batches_have_no_masks_before_the_search_sees_them(scenes_root):
+    data = Scenes(scenes_root, num_workers=0, spec=InputSpec(16, (0.5,) * 3, (0.5,) * 3))
+    data.setup()
+    loader = data.predict_dataloader()
+    items = [loader.dataset[0], loader.dataset[1]]
+    assert loader.collate_fn(items).masks is not None
+    stripped = WithoutMasks(loader.collate_fn)(items)
+    assert stripped.masks is None
+    assert stripped.present == loader.collate_fn(items).present
+
+
+def test_the_demo_tunes_on_photos_that_are_not_scored(tmp_path):
+    from ovss.tuning.lightning import tune_with_trainer
+    from ovss.tuning.space import SearchSpace
+
+    class Stop(Exception):
+        pass
+
+    class Seen(Scenes):
+        def prepare_data(self):
+            raise Stop(self.split)
+
+    with pytest.raises(Stop, match="dev"):
+        tune_with_trainer(
+            None, None, Seen(tmp_path), SearchSpace(), RewardSettings(), StudySettings(), False
+        )
+
+
+def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["tune", *arguments[3:]])
+    assert "configs/*.yaml" in capsys.readouterr().err
+    monkeypatch.setattr("ovss.tuning.lightning.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["tune", *arguments])
+    assert "pip install 'ovss[tune]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_done(arguments, tmp_path):
+    command = [sys.executable, "-c", "from ovss.commands import main; main()", "tune", *arguments]
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    database = tmp_path / "run" / "tune" / "study.db"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if database.exists():
+            study = study_names(database)
+            if study and len(study[0].get_trials(states=(TrialState.COMPLETE,))) >= 2:
+                break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert len(trials_of(tmp_path / "run")) >= 2
+    assert (tmp_path / "run" / "tune" / "best.yaml").exists()
+
+
+def study_names(database):
+    url = f"sqlite:///{database}"
+    try:
+        names = optuna.get_all_study_names(url)
+    except Exception:  # the tables are being made
+        return []
+    return [optuna.load_study(study_name=name, storage=url) for name in names]
