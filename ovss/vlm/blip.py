@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ class BlipITM(VLM):
         return self.model.vision_model(pixel_values=pixel_values).last_hidden_state
 
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
+        if not _broadcasts():
+            features = features.expand(len(tokens.input_ids), -1, -1)
         hidden = self.model.text_encoder(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
@@ -144,3 +147,15 @@ class BlipITM(VLM):
         return probabilities_from_hooks(
             {layer: blocks[layer].crossattention.self.dropout for layer in layers}
         )
+
+
+@lru_cache(maxsize=1)
+def _broadcasts() -> bool:
+    """Whether one photo's keys and values serve several captions as they are.
+
+    transformers 5.0 to 5.3 give them the captions' batch size, 5.6 and later their own.
+    """
+    import transformers
+    from packaging.version import Version
+
+    return Version(transformers.__version__) >= Version("5.6")
