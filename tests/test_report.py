@@ -1,0 +1,372 @@
+"""The report, `compare` and the files they read."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovss.benchmark import Benchmark
+from ovss.bootstrap import paired_bootstrap
+from ovss.commands import main
+from ovss.drawing import palette_png
+from ovss.report import headline, percent
+from ovss.report.compare import compare_rows, settings_that_differ
+from ovss.report.page import bars, data_uri, matrix, page, section, table
+from ovss.report.runs import PhotoRecord, read_run
+from ovss.report.single import write_report
+from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
+
+CLASSES = ("background", "cat", "<b>dog</b> & \"co\"")  # fmt: skip
+PALETTE = ((0, 0, 0), (200, 60, 0), (0, 90, 200))
+BENCHMARK = Benchmark(
+    key="two",
+    title="Two <i>classes</i>",
+    protocol="standard",
+    classes=CLASSES,
+    prompts=((), ("cat",), ("dog",)),
+    palette=PALETTE,
+    background=0,
+    background_rule="always",
+)
+
+
+class Drawn:
+    """A data set of squares: the item's truth is known."""
+
+    benchmark = BENCHMARK
+
+    def __init__(self, photos=9):
+        self.photos = photos
+
+    def __len__(self):
+        return self.photos
+
+    def __getitem__(self, index):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[5:35, 5:25] = 1
+        mask[5:35, 35:55] = 2
+        photo = np.random.default_rng(index).integers(0, 256, (3, 40, 60), np.uint8)
+        name = "<script>alert(1)</script>" if index == 0 else f"photo{index}"
+        return {"id": name, "photo": torch.from_numpy(photo), "mask": torch.from_numpy(mask)}
+
+
+def predicted(truth, wrong):
+    """The truth with the first `wrong` columns of the cat called dog."""
+    labels = truth.copy()
+    labels[:, 5 : 5 + wrong][labels[:, 5 : 5 + wrong] == 1] = 2
+    return labels
+
+
+def write_run(folder, wrongs, config="model: {}\n", **scores):
+    """A run's folder as `test` writes it, over `Drawn`."""
+    folder.mkdir(parents=True)
+    matrix, lines = np.zeros((3, 3), int), []
+    data = Drawn(len(wrongs))
+    for index, wrong in enumerate(wrongs):
+        item = data[index]
+        truth = item["mask"].numpy()
+        labels = predicted(truth, wrong)
+        name = item["id"]
+        (folder / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        palette_png(labels, PALETTE).save(folder / "labels" / f"{name}.png")
+        counts = np.zeros((3, 3), int)
+        np.add.at(counts, (truth.ravel(), labels.ravel()), 1)
+        matrix += counts
+        rows = [[int(i), int(j), int(counts[i, j])] for i, j in np.argwhere(counts)]
+        lines.append({"id": name, "size": [40, 60], "proposal": [1, 2], "counts": rows})
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    iou = matrix.diagonal() / union
+    content = {
+        "benchmark": "two", "protocol": "standard", "variant": "paper", "vlm": "tiny & small",
+        "image_size": 32, "layer": 1, "head": 0, "proposals": "all", "photos": len(wrongs),
+        "mIoU": iou.mean(), "pixel_accuracy": 0.5, "mean_accuracy": 0.5, "fw_IoU": 0.5,
+        "classes": [{"name": n, "IoU": i, "accuracy": i} for n, i in zip(CLASSES, iou)],
+    } | scores  # fmt: skip
+    (folder / "scores.json").write_text(json.dumps(content))
+    (folder / "photos.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stages = {"propose": 1.0, "attend": 6.0, "crf": 1.0}
+    timing = {"seconds": 10.0, "photos_per_second": 0.9, "stages": stages, "processes": 1}
+    (folder / "timing.json").write_text(json.dumps(timing))
+    (folder / "config.yaml").write_text(config)
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    return write_run(tmp_path / "run", range(0, 18, 2))
+
+
+class Checker(HTMLParser):
+    """Collects tags and text, and checks that tags are closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+# ---- statistics --------------------------------------------------------------------------------
+
+
+def test_largest_confusions_by_hand():
+    confusion = np.array([[5, 3, 0], [7, 1, 2], [0, 0, 9]])
+    found = largest_confusions(confusion, 2)
+    assert found == [(1, 0, 7, 0.7), (0, 1, 3, 3 / 8)]
+    assert len(largest_confusions(confusion)) == 3
+    assert largest_confusions(np.diag([1, 2, 3])) == []
+
+
+def test_proposal_quality_by_hand():
+    photos = [
+        PhotoRecord(0, "a", (1, 2), np.array([[0, 0, 5], [1, 1, 5]])),
+        PhotoRecord(1, "b", (2,), np.array([[1, 0, 5], [2, 2, 5], [3, 0, 5]])),
+        PhotoRecord(2, "c", (1,), None),
+    ]
+    quality = proposal_quality(photos, {1, 2, 3})
+    assert quality.precision == 2 / 3
+    assert quality.recall == 2 / 4
+    assert (quality.looked_for, quality.present) == (1.5, 2.0)
+    assert quality.missed == [(1, 1), (3, 1)]
+    assert quality.invented == [(2, 1)]
+
+
+def test_telling_photos():
+    scores = np.array([0.5, np.nan, 0.9, 0.1, 0.7, 0.3, 0.2, 0.8, 0.4, 0.6])
+    assert telling_photos(scores, 2) == {"best": [2, 7], "median": [9, 0], "worst": [6, 3]}
+    assert telling_photos(np.array([0.5])) == {"best": [0]}
+    assert telling_photos(np.array([0.5, 0.7])) == {"best": [1], "worst": [0]}
+    assert telling_photos(np.array([])) == {}
+
+
+# ---- pages -------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_page_escape_what_they_show():
+    evil = '"><script>x</script>'
+    html = page(
+        evil,
+        [
+            section(evil, table([evil, "n"], [[evil, 1]], numbers=1)),
+            bars([(evil, 0.25, "25"), ("other", -0.5, "-50")]),
+            matrix([evil], [[0.5]]),
+            section("empty", ""),
+        ],
+    )
+    checked = Checker(html)
+    assert not [tag for tag, _ in checked.tags if tag == "script"]
+    assert checked.text.count(evil) == 7  # title, heading, two cells, bar, matrix twice
+    assert "empty" not in html
+
+
+def test_bars_have_the_lengths_of_their_values():
+    positive = re.findall(
+        r"left:([\d.]+)%;width:([\d.]+)%", bars([("a", 0.25, ""), ("b", 1.0, "")])
+    )
+    assert positive == [("0.00", "25.00"), ("0.00", "100.00")]
+    signed = re.findall(r"left:([\d.]+)%;width:([\d.]+)%", bars([("a", 0.5, ""), ("b", -0.5, "")]))
+    assert signed == [("50.00", "25.00"), ("25.00", "25.00")]
+
+
+def test_pictures_in_a_page_are_small():
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8)
+    assert len(data_uri(Image.fromarray(noise))) < 120_000  # the worst that a JPEG can meet
+
+
+def test_report_shows_everything(run_folder):
+    path = write_report(read_run(run_folder), BENCHMARK, Drawn())
+    html = path.read_text(encoding="utf-8")
+    checked = Checker(html)
+    words = " ".join(checked.text)
+    score = json.loads((run_folder / "scores.json").read_text())["mIoU"]
+    assert f"mIoU {percent(score)} on Two <i>classes</i>" in words
+    for expected in (*CLASSES, "tiny & small", "standard", "taken for", "Best", "Median", "Worst"):
+        assert expected in words
+    assert "<script>alert(1)</script>" in words  # the best photo's name, as text
+    # photo 8 has 16 of 20 columns of the cat taken for dog
+    assert "photo8: mIoU " + percent((1 + 4 / 20 + 20 / 36) / 3) in words
+    tags = [tag for tag, _ in checked.tags]
+    assert "script" not in tags
+    assert tags.count("img") == 9 * 3
+    # nothing from outside
+    for tag, attributes in checked.tags:
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+    assert "url(" not in html
+    assert len(html) < 600_000  # of noise, which JPEG packs worst
+    assert "everything else" in words
+    assert "2.0 s" in words  # 10 s less the stages
+    assert "precision" in words
+
+
+def test_report_without_photos_or_ground_truth_is_still_a_report(run_folder):
+    html = write_report(read_run(run_folder), BENCHMARK).read_text()
+    assert "<img" not in html
+    shutil.rmtree(run_folder / "labels")
+    assert "<img" not in write_report(read_run(run_folder), BENCHMARK, Drawn()).read_text()
+
+
+def test_photos_that_were_skipped_do_not_shift_the_gallery(run_folder):
+    lines = (run_folder / "photos.jsonl").read_text().splitlines(keepends=True)
+    (run_folder / "photos.jsonl").write_text("".join(lines[2:]))
+    html = write_report(read_run(run_folder), BENCHMARK, Drawn()).read_text()
+    assert html.count("<img") == 6 * 3
+    assert "photo2: mIoU" in html
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, run_folder):
+    with pytest.raises(FileNotFoundError, match=r"scores\.json"):
+        read_run(tmp_path)
+    (run_folder / "photos.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(ValueError, match="run it again"):
+        read_run(run_folder)
+
+
+def test_headline_names_what_a_score_is_comparable_with(run_folder):
+    line = headline(json.loads((run_folder / "scores.json").read_text()))
+    for word in ("two", "standard", "paper", "tiny & small", "all", "9 photos"):
+        assert word in line
+
+
+# ---- compare -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    return [
+        write_run(tmp_path / "one", [8, 8, 8, 8, 9, 10], "model: {dropout: {rounds: 1}}\n"),
+        write_run(tmp_path / "four", [2, 3, 4, 8, 9, 0], "model: {dropout: {rounds: 4}}\n"),
+    ]
+
+
+def test_compare_rows(two_runs):
+    runs = [read_run(folder) for folder in two_runs]
+    one, four = compare_rows(runs, resamples=200)
+    assert [one.title, four.title] == ["one", "four"]
+    for row in (one, four):
+        assert row.miou == pytest.approx(row.run.scores["mIoU"])
+        np.testing.assert_allclose(row.iou, [c["IoU"] for c in row.run.scores["classes"]])
+    counts = [[photo.counts for photo in run.photos] for run in runs]
+    assert four.gain == paired_bootstrap(*counts, 3, resamples=200)
+    assert four.gain.low > 0
+    assert settings_that_differ([one.run, four.run]) == ["dropout.rounds"]
+
+
+def test_compare_takes_the_photos_that_all_have(two_runs, caplog):
+    lines = (two_runs[1] / "photos.jsonl").read_text().splitlines(keepends=True)
+    (two_runs[1] / "photos.jsonl").write_text("".join(lines[4:0:-1]))
+    rows = compare_rows([read_run(folder) for folder in two_runs], resamples=50)
+    assert [photo.id for photo in rows[0].run.photos] == [f"photo{i}" for i in range(1, 5)]
+    assert [photo.id for photo in rows[1].run.photos] == [f"photo{i}" for i in range(1, 5)]
+    assert "4 photos of 6" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": "released"}, "one protocol"),
+        ({"benchmark": "voc21"}, "one benchmark"),
+        ({"classes": []}, "same classes"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(two_runs, change, message):
+    file = two_runs[1] / "scores.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        compare_rows([read_run(folder) for folder in two_runs])
+
+
+def test_compare_command_needs_no_model(two_runs, tmp_path, capsys):
+    output = tmp_path / "page.html"
+    main(["compare", *map(str, two_runs), f"--output={output}", "--resamples=100", "-q"])
+    printed = capsys.readouterr().out
+    assert "dropout.rounds" in printed
+    assert str(output) in printed.replace("\n", "")
+    checked = Checker(output.read_text())
+    words = " ".join(checked.text)
+    assert "four is " in words
+    assert "better than one." in words
+    assert "photo5" in words  # no data: the photos that differ most as a table
+
+
+def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_root):
+    from datamodules import Scenes
+    from ovss.preprocessing import InputSpec
+
+    data = Scenes(scenes_root, limit=3, spec=InputSpec(16, (0, 0, 0), (1, 1, 1)))
+    data.setup("test")
+    benchmark = data.benchmark
+    for name, wrong in (("a", 0), ("b", 1)):
+        folder = tmp_path / name
+        (folder / "labels").mkdir(parents=True)
+        lines = []
+        for index in range(3):
+            item = data.dataset[index]
+            truth = item["mask"].numpy()
+            labels = np.zeros_like(truth) if wrong else truth
+            palette_png(labels, benchmark.palette).save(folder / "labels" / f"{item['id']}.png")
+            rows = [
+                [int(i), int(j), int(((truth == i) & (labels == j)).sum())]
+                for i, j in sorted({*zip(truth.ravel().tolist(), labels.ravel().tolist())})
+            ]
+            lines.append(json.dumps({"id": item["id"], "proposal": [], "counts": rows}))
+        (folder / "photos.jsonl").write_text("\n".join(lines))
+        content = {"benchmark": "scenes", "protocol": "standard"}
+        content["classes"] = [{"name": name} for name in benchmark.classes]
+        (folder / "scores.json").write_text(json.dumps(content))
+        section = {"class_path": "datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
+        (folder / "config.yaml").write_text(json.dumps({"data": section}))
+    output = tmp_path / "page.html"
+    runs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    main(["compare", *runs, f"--output={output}", "--resamples=10"])
+    html = output.read_text()
+    assert html.count("<img") == 3 * 4
+    assert "(-" in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1440])
+def test_report_opens_in_a_browser(run_folder, tmp_path, width):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert browser, "Expected Debian's chromium; `apt-get install chromium`."
+    path = write_report(read_run(run_folder), BENCHMARK, Drawn())
+    # A window cannot be narrower than 500 pixels, a frame can. It reports what it finds.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<body style='margin:0'><iframe style='border:0;width:{width}px;height:3000px' "
+        f"src='{path.as_uri()}'></iframe></body>"
+    )
+    shot = tmp_path / "shot.png"
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr", "--v=0", f"--window-size={max(width, 500)},3000",
+            f"--screenshot={shot}", frame.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    pixels = np.asarray(Image.open(shot).convert("RGB"))[:, :width]
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000  # photos, bars and text
+    # Nothing sticks out on the right: the page's margin is one colour.
+    margin = pixels[:, -8:].reshape(-1, 3)
+    assert len(np.unique(margin, axis=0)) == 1
