@@ -45,6 +45,11 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def golden_path():
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def tiny_blip_path():
     return GOLDEN / "blip_tiny_hf"
 
