@@ -135,9 +135,12 @@ def verify(path: Path, digest: str, size: int | None = None) -> None:
     Raises:
         DownloadError: another size or checksum.
     """
-    actual_size = path.stat().st_size
+    name, actual_size = path.name.removesuffix(".part"), path.stat().st_size
     if size is not None and actual_size != size:
-        raise DownloadError(f"Expected {path.name} to have {size} bytes, but got {actual_size}.")
+        raise DownloadError(
+            f"Expected {name} to have {size} bytes, but got {actual_size}: it is cut short or "
+            "another version. Delete it if it is still there, and run this again."
+        )
     if not digest:
         return
     algorithm, _, expected = digest.partition(":")
@@ -148,7 +151,7 @@ def verify(path: Path, digest: str, size: int | None = None) -> None:
             hasher.update(block)
     if hasher.hexdigest() != expected:
         raise DownloadError(
-            f"Expected {path.name} to have the {algorithm} checksum {expected}, but got "
+            f"Expected {name} to have the {algorithm} checksum {expected}, but got "
             f"{hasher.hexdigest()}: it is damaged or another version. Delete it if it is still "
             "there, and run this again."
         )
