@@ -143,12 +143,13 @@ def describe(
     choices: dict[str, list[Any]],
 ) -> dict[str, Any]:
     """What a reward is only comparable with, JSON-ready."""
-    settings = {**module.describe()}
-    for searched in ("layer", "head"):
-        del settings[searched]
     prompt = f", prompt {reward.prompt!r}" if reward.scorer == "clip" else ""
     return {
-        **settings,
+        "benchmark": module.benchmark.key,
+        "variant": module.variant,
+        "vlm": module.vlm.name,
+        "image_size": module.vlm.image_size,
+        "proposals": module.proposer.name,
         "reward": f"{scorer.name}, against {reward.negative}{prompt}",
         "template": module.template,
         "photos": len(photos),

@@ -98,7 +98,7 @@ def gather_photos(
     seen = 0
     for batch in shuffled:
         for unreadable in batch.unreadable:
-            raise ValueError(f"Expected photos to tune on to be readable: {unreadable.error}")
+            raise ValueError(f"Expected photos to tune on to be readable: {unreadable.reason}")
         moved = batch._replace(
             photos=[photo.to(vlm.device) for photo in batch.photos],
             pixel_values=batch.pixel_values.to(vlm.device),

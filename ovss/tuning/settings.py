@@ -47,7 +47,7 @@ class StudySettings:
     """
 
     trials: int = 100
-    photos: int = 256
+    photos: int = 128
     sampler: Literal["random", "tpe", "grid"] = "random"
     seed: int = 0
     name: str = "tune"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -93,10 +94,11 @@ def open_study(
         direction="maximize",
         load_if_exists=True,
     )
+    facts = json.loads(json.dumps(facts))  # as a storage returns them
     known = study.user_attrs.get("facts")
     if known is None:
-        study.set_user_attr("facts", dict(facts))
-    elif known != dict(facts):
+        study.set_user_attr("facts", facts)
+    elif known != facts:
         changed = sorted(
             key for key in {*known, *facts} if known.get(key, None) != facts.get(key, None)
         )
