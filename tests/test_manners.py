@@ -1,0 +1,163 @@
+"""How the command line speaks: levels, errors, exit codes, lists and completion."""
+
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ovss import progress
+from ovss.commands import COMMANDS, QUICK, main
+from ovss.manners import manners
+from ovss.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_of(error, *flags):
+    with pytest.raises(SystemExit) as stop, manners(["test", *flags]):
+        raise error
+    return stop.value.code
+
+
+def test_what_a_user_can_get_wrong_is_one_block(capsys):
+    assert code_of(ValueError("Expected a, but got b.")) == 1
+    assert capsys.readouterr().err == "error: Expected a, but got b.\n"
+    assert code_of(FileNotFoundError("nothing there")) == 1
+    assert code_of(KeyboardInterrupt()) == 130
+    with pytest.raises(ValueError, match="shown"), manners(["test", "--traceback"]):
+        raise ValueError("shown")
+    with pytest.raises(KeyError), manners([]):
+        raise KeyError("a mistake of the program's own")
+
+
+@pytest.mark.parametrize(
+    ("flag", "level"), [("-q", logging.WARNING), ("-v", logging.DEBUG), ("--x", logging.INFO)]
+)
+def test_levels(flag, level):
+    with manners(["segment", flag, "photo.jpg"]) as rest:
+        assert logging.getLogger("ovss").level == level
+    assert rest == [arg for arg in ("segment", flag, "photo.jpg") if arg not in ("-q", "-v")]
+
+
+def test_notes_go_to_standard_error_once(capsys):
+    for _ in range(2):
+        with manners([]):
+            logging.getLogger("ovss.somewhere").info("a note")
+    assert capsys.readouterr().err == "a note\na note\n"
+
+
+def test_quick_answers_import_no_lightning():
+    code = (
+        "import sys; from ovss.commands import main\n"
+        "main(sys.argv[1:])\n"
+        "assert not {'lightning', 'transformers'} & set(sys.modules)"
+    )
+    for args in (["--help"], ["--version"], ["configs"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_help_lists_every_command(capsys):
+    main([])
+    shown = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert name in shown
+        assert what in shown
+    assert set(QUICK) <= set(COMMANDS)
+
+
+def test_configs_lists_every_yaml_with_its_line(capsys):
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    shipped = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml"))
+    assert sorted(line.split()[0] for line in lines) == shipped
+    for line in lines:
+        assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
+
+
+def test_compare_says_what_it_wants(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "nowhere", "neither", "-q"])
+    assert stop.value.code == 1
+    assert "scores.json" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["compare"])
+    assert stop.value.code == 2
+
+
+def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", "photo.jpg", "--layr=3"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "Did you mean --model.layer instead of --layr?" in message
+    assert len(message.splitlines()) == 3
+
+
+@pytest.mark.slow  # half a minute: every option of every class that a setting can take
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell, monkeypatch, capsys):
+    pytest.importorskip("shtab")
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", shell])
+    assert stop.value.code in (0, None)
+    script = capsys.readouterr().out
+    assert "--model.labeller.threshold" in script
+    assert "segment" in script
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_completion_of_another_shell(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", "fish"])
+    assert stop.value.code == 1
+    assert "'bash', 'zsh', 'tcsh'" in capsys.readouterr().err
+
+
+# ---- progress ----------------------------------------------------------------------------------
+
+
+def test_a_log_file_gets_a_line_an_interval_without_control_codes(monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with caplog.at_level(logging.INFO), Progress("test", 100, console=console) as shown:
+        for _ in range(20):
+            now[0] += 10
+            shown.advance(3)
+    assert caplog.messages == [
+        "test: 18 of 100 photos, 0.3 photos/s, 273 s left",
+        "test: 36 of 100 photos, 0.3 photos/s, 213 s left",
+        "test: 54 of 100 photos, 0.3 photos/s, 153 s left",
+    ]
+    assert console.file.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_counts():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Progress("segment", 7, unit="photos", console=console) as shown:
+        shown.advance(5)
+        shown.advance(5)
+    assert shown.done == 7
+    drawn = console.file.getvalue()
+    assert "7/7" in drawn
+    assert "photos/s" in drawn
+
+
+def test_silence(caplog):
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with caplog.at_level(logging.INFO), Progress("x", None, enabled=False, console=console) as p:
+        p.advance(2)
+    assert (p.done, console.file.getvalue(), caplog.messages) == (2, "", [])
+    assert p.line(1.0) == "x: 2 photos, 2.0 photos/s"
