@@ -1,0 +1,419 @@
+"""Runs that are cut short, and what may be wrong with their files and data."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forker import Forker, until
+from lightning.pytorch import Trainer
+from PIL import Image, PngImagePlugin
+
+import datamodules.dataset
+from datamodules import Scenes
+from ovss.benchmark import PhotoBatch, of_classes
+from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.labelling import Labeller
+from ovss.module import PnPOVSS
+from ovss.preprocessing import read_photo
+from ovss.run_files import LabelMap, RunFiles
+from ovss.salience import SalienceDropout
+from ovss.signals import REQUEUE
+
+ROOT = Path(__file__).parents[1]
+FAST = {
+    "layer": 4,
+    "head": 2,
+    "dropout": SalienceDropout(rounds=1, patches=4),
+    "labeller": Labeller(crf=None),
+}
+
+
+class Counter(PnPOVSS):
+    """Notes which photos went through the method."""
+
+    def forward(self, batch):
+        self.seen = [*getattr(self, "seen", []), *batch.ids]
+        return super().forward(batch)
+
+
+@pytest.fixture
+def go(tmp_path, tiny_blip, scenes_root):
+    """Test on eight scenes, four batches, with a run folder; gives the module."""
+
+    def run(root=scenes_root, folder=tmp_path / "run", method="test", workers=0, **settings):
+        module = Counter(tiny_blip, **{**FAST, **settings})
+        trainer = Trainer(
+            logger=False,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[RunFolder(), ResultsWriter(show=False)],
+        )
+        data = Scenes(root, batch_size=2, num_workers=workers)
+        quiet = {"verbose": False} if method == "test" else {"return_predictions": False}
+        getattr(trainer, method)(module, datamodule=data, **quiet)
+        return module
+
+    return run
+
+
+def results(folder):
+    names = ("scores.json", "per_class.csv", "photos.jsonl")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def ids(*numbers):
+    return [f"val_{number:05}" for number in numbers]
+
+
+# ---- taking up what is missing -------------------------------------------------------------------
+
+
+def test_finished_photos_are_not_done_again(go, tmp_path):
+    assert go().seen == ids(*range(8))
+    before = results(tmp_path / "run")
+    assert not hasattr(go(), "seen")
+    assert results(tmp_path / "run") == before
+    assert json.loads((tmp_path / "run" / "timing.json").read_text())["photos"] == 0
+
+
+def test_a_batch_is_done_as_a_whole(go, tmp_path):
+    go()
+    before = results(tmp_path / "run")
+    (tmp_path / "run" / "labels" / "val_00002.png").unlink()
+    assert go().seen == ids(2, 3)
+    assert results(tmp_path / "run") == before
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def take_anothers(path):
+    shutil.copy(path.with_name("val_00007.png"), path)
+
+
+def save_again(path):
+    """The same pixels without the text chunk: nobody knows where they come from."""
+    with Image.open(path) as image:
+        image.load()
+    image.info = {}
+    image.save(path)
+
+
+def edit(path):
+    """Other pixels under the same text chunk."""
+    with Image.open(path) as image:
+        image.load()
+        text = image.info["ovss"]
+    labels = np.asarray(image).copy()
+    labels[0, 0] ^= 1
+    changed = Image.fromarray(labels)
+    changed.putpalette(image.getpalette())
+    information = PngImagePlugin.PngInfo()
+    information.add_text("ovss", text)
+    changed.save(path, pnginfo=information)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, take_anothers, save_again, edit])
+def test_a_damaged_or_foreign_label_map_is_done_again(go, tmp_path, damage, caplog):
+    go()
+    before = results(tmp_path / "run")
+    damage(tmp_path / "run" / "labels" / "val_00000.png")
+    assert go().seen == ids(0, 1)
+    assert "1 files in" in caplog.text
+    assert results(tmp_path / "run") == before
+
+
+def test_label_maps_are_the_predictions_in_the_benchmarks_colours(go, tmp_path, scenes_root):
+    go()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "photos.jsonl").open()]
+    masks = scenes_root / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    palette = Scenes(scenes_root).benchmark.palette
+    for line in lines:
+        with Image.open(tmp_path / "run" / "labels" / f"{line['id']}.png") as image:
+            labels = np.asarray(image)
+            colours = np.asarray(image.convert("RGB"))
+        assert np.array_equal(colours, np.asarray(palette, np.uint8)[labels])
+        mask = np.asarray(Image.open(masks / f"{line['id']}.png"))
+        assert line["size"] == list(mask.shape)
+        expected = [
+            [t, p, int(((mask == t) & (labels == p)).sum())] for t in range(13) for p in range(13)
+        ]
+        assert line["counts"] == [row for row in expected if row[2]]
+        assert set(np.unique(labels)) <= {0, *line["proposal"]}
+
+
+def test_what_predict_did_is_scored_by_test(go, tmp_path):
+    go(method="predict")
+    before = results(tmp_path / "run")
+    assert not hasattr(go(method="test"), "seen")
+    assert results(tmp_path / "run") == before
+
+
+def test_nothing_is_written_without_the_callback(tmp_path, tiny_blip, scenes_root):
+    folder = tmp_path / "run"
+    Trainer(
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    ).test(
+        PnPOVSS(tiny_blip, **FAST),
+        datamodule=Scenes(scenes_root, limit=2, num_workers=0),
+        verbose=False,
+    )
+    assert not folder.exists()
+
+
+# ---- whose folder it is --------------------------------------------------------------------------
+
+
+def test_a_folder_of_another_configuration_is_refused(go, tmp_path):
+    go()
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"labeller\.threshold: 0\.15 in the folder, 0\.5 now"):
+        go(labeller=Labeller(crf=None, threshold=0.5))
+    after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_other_weights_are_another_configuration(go, tmp_path, tiny_blip):
+    go()
+    weight = next(tiny_blip.parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] += 1e-6
+    try:
+        with pytest.raises(ValueError, match=r"weights: .* in the folder"):
+            go()
+    finally:
+        with torch.no_grad():
+            weight.view(-1)[0] -= 1e-6
+
+
+def test_a_run_file_that_says_nothing_is_refused(go, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run\.json to say which configuration"):
+        go()
+
+
+def test_two_runs_in_one_folder(go, tmp_path):
+    other = RunFiles(tmp_path / "run", [(0, 0, 0)])
+    other.lock()
+    with pytest.raises(ValueError, match=f"only run in .*process {os.getpid()} on .* is at work"):
+        go()
+    other.unlock()
+    assert go().seen == ids(*range(8))
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape", "a/../../b", "/etc/passwd", "a//b", ".", "a\\b", "a\0b", "a\nb", ""]
+)
+def test_a_photo_name_cannot_lead_out_of_the_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="path inside the run folder"):
+        RunFiles(tmp_path, [(0, 0, 0)]).label_path(name)
+
+
+def test_a_photo_name_may_have_folders(tmp_path):
+    files = RunFiles(tmp_path, [(0, 0, 0), (9, 9, 9)])
+    labels = np.array([[0, 1, 1]], np.uint8)
+    files.write("frankfurt/Bücher 图 <b>", LabelMap(labels, (1,), (0.5,)))
+    found = files.read("frankfurt/Bücher 图 <b>")
+    assert np.array_equal(found.labels, labels)
+    assert found[1:] == ((1,), (0.5,))
+    assert (tmp_path / "labels" / "frankfurt" / "Bücher 图 <b>.png").is_file()
+
+
+# ---- bad photos ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(tmp_path, scenes_root):
+    """The scenes, with two photos cut short."""
+    root = tmp_path / "scenes"
+    shutil.copytree(scenes_root, root)
+    for name in ids(1, 6):
+        path = root / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{name}.jpg"
+        path.write_bytes(path.read_bytes()[:200])
+    return root
+
+
+def test_bad_photos_stop_the_run_at_its_end(go, damaged, scenes_root, tmp_path):
+    with pytest.raises(ValueError, match=r"2 could not be read:\s+val_00001: .*\s+val_00006: "):
+        go(damaged)
+    assert not (tmp_path / "run" / "scores.json").exists()
+    assert len(list((tmp_path / "run" / "labels").glob("*.png"))) == 6
+    go(folder=tmp_path / "whole")
+    assert go(scenes_root).seen == ids(0, 1, 6, 7)  # mended: only their batches are left
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_bad_photos_can_be_skipped(go, damaged, tmp_path):
+    go(damaged, on_error="skip")
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["photos"] == 6
+    assert scores["skipped"] == {"count": 2, "ids": ids(1, 6)}
+    before = results(tmp_path / "run")
+    go(damaged, on_error="skip")
+    assert results(tmp_path / "run") == before
+
+
+def test_a_batch_without_a_single_good_photo(go, damaged, tmp_path):
+    path = damaged / "VOCdevkit" / "VOC2012" / "JPEGImages" / "val_00000.jpg"
+    path.write_bytes(b"")
+    go(damaged, on_error="skip")
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["skipped"]["count"] == 3
+
+
+# ---- the machine ---------------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_nothing_half_written(go, tmp_path):
+    go(folder=tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    smallest = min(p.stat().st_size for p in (tmp_path / "whole" / "labels").iterdir())
+    (tmp_path / "run").mkdir()
+    shutil.copy(tmp_path / "whole" / "run.json", tmp_path / "run")
+    # Writing beyond the limit fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (smallest - 1, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            go()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p for p in (tmp_path / "run" / "labels").rglob("*") if p.is_file()] == []
+    assert go().seen == ids(*range(8))
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_written_to(go):
+    with pytest.raises(OSError, match=r"run folder that can be written to.*/proc/ovss"):
+        go(folder=Path("/proc/ovss"))
+
+
+def test_a_killed_loader_process_ends_the_run(go, tmp_path, monkeypatch):
+    here = os.getpid()
+
+    def die(path, upright=False):
+        if Path(path).stem == "val_00005" and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_photo(path, upright)
+
+    monkeypatch.setattr(datamodules.dataset, "read_photo", die)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* (killed|exited)"):
+        go(workers=1)
+    monkeypatch.undo()
+    go(folder=tmp_path / "whole")
+    assert set(ids(4, 5, 6, 7)) <= set(go().seen)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+class SmallGPU(PnPOVSS):
+    """Has room for one photo."""
+
+    def _label_photos(self, batch):
+        if len(batch.ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super()._label_photos(batch)
+
+
+def test_out_of_gpu_memory_halves_the_batch(tiny_blip, caplog):
+    settings = {**FAST, "proposals": "all", "benchmark": of_classes(["cat", "dog"])}
+    batch = PhotoBatch(
+        ids=["a", "b", "c"],
+        photos=[torch.randint(0, 256, (3, 8, 9 + i), dtype=torch.uint8) for i in range(3)],
+        pixel_values=torch.randn(3, 3, tiny_blip.image_size, tiny_blip.image_size),
+    )
+    small, large = SmallGPU(tiny_blip, **settings), PnPOVSS(tiny_blip, **settings)
+    for _ in range(2):
+        for halved, whole in zip(small(batch), large(batch), strict=True):
+            assert halved.id == whole.id
+            assert torch.equal(halved.labels, whole.labels)
+    assert caplog.text.count("Out of GPU memory") == 1
+
+
+def test_a_photo_too_large_for_the_gpu_is_an_error(tiny_blip, monkeypatch):
+    def never(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(PnPOVSS, "_label_photos", never)
+    module = PnPOVSS(tiny_blip, **FAST, benchmark=of_classes(["cat"]))
+    with pytest.raises(torch.OutOfMemoryError):
+        module(PhotoBatch(["a"], [torch.zeros(3, 4, 4)], torch.zeros(1, 3, 4, 4)))
+
+
+# ---- signals, with real processes ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def forker():
+    forker = Forker()
+    yield forker
+    forker.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, REQUEUE),
+        (signal.SIGUSR1, REQUEUE),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_stopped_run_is_taken_up(forker, scenes_root, tiny_blip_path, tmp_path, number, code):
+    def start(folder):
+        return forker.start(
+            [
+                "test",
+                f"--config={ROOT / 'configs' / 'demo.yaml'}",
+                f"--data.init_args.root={scenes_root}",
+                "--data.init_args.num_workers=1",
+                "--data.init_args.batch_size=1",
+                f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
+                f"--trainer.default_root_dir={folder}",
+            ],
+            tmp_path / "log",
+        )
+
+    run = tmp_path / "run"
+    first = start(run)
+    until(lambda: any((run / "labels").glob("*.png")), timeout=120)
+    first.kill(number)
+    assert first.wait(60) == code, first.output
+    if code == REQUEUE:
+        assert f"Stopped on {number.name}" in first.output
+    done = len(list((run / "labels").glob("*.png")))
+    assert 1 <= done < 8
+    assert not (run / "scores.json").exists()
+    second = start(run)
+    assert second.wait(120) == 0, second.output
+    assert f"{done} of 8 photos are finished already" in second.output
+    whole = start(tmp_path / "whole")
+    assert whole.wait(120) == 0
+    assert results(run) == results(tmp_path / "whole")
+
+
+def test_settings_that_do_not_decide_the_result_are_free(go, tmp_path):
+    """Another batch size takes the folder up (`Scenes` of the fixture has 2 in a batch)."""
+    module = go()
+    fingerprint = json.loads((tmp_path / "run" / "run.json").read_text())["fingerprint"]
+    assert {"batch_size", "root", "devices", "num_workers"}.isdisjoint(fingerprint)
+    assert fingerprint["classes"] == list(module.benchmark.classes)
+    other = replace(module.benchmark, classes=("x", *module.benchmark.classes[1:]))
+    with pytest.raises(ValueError, match=r'classes\[0\]: "background" in the folder, "x" now'):
+        go(benchmark=other)
