@@ -2,7 +2,7 @@
 
 Each function writes a tree and returns the mask values it wrote, by photo id. There are three
 photos of odd sizes, higher than wide and wider than high: the first has three classes, the second
-every value that the format has, the third one class.
+one, the third every value that the format has.
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-SIZES = ((37, 23), (19, 41), (15, 9))
+SIZES = ((37, 23), (15, 9), (19, 41))
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 """Official COCO ids in 1..182 that no photo has."""
 COCO_THINGS = tuple(i for i in range(1, 91) if i not in COCO_GAPS)
@@ -19,13 +19,13 @@ COCO_THINGS = tuple(i for i in range(1, 91) if i not in COCO_GAPS)
 
 def values_of(size, values, index, rng):
     """`(H, W)` uint8 drawn from the values of a format."""
-    few = (3, len(values), 1)[index]
+    few = (3, 1, len(values))[index]
     chosen = np.array([*rng.permutation([v for v in values if v not in (0, 255)])[:few], *values])
-    if index != 1:
+    if index != 2:
         chosen = np.append(chosen[:few], [v for v in (0, 255) if v in values])
     height, width = size
     blocks = np.resize(chosen, (-(-height // 2), -(-width // 2)))
-    if index != 1:
+    if index != 2:
         return blocks.repeat(2, 0).repeat(2, 1)[:height, :width].astype(np.uint8)
     return np.resize(chosen, size).astype(np.uint8)
 
@@ -107,12 +107,12 @@ def pascal_context_json(root):
             }
         )
         painted = np.zeros(size, np.int64)
-        categories = rng.permutation(np.arange(1, 460))[: 20 if index == 1 else 5].tolist()
+        categories = rng.permutation(np.arange(1, 460))[: 20 if index == 2 else 5].tolist()
         regions = []
         for category in categories:
             top, left = rng.integers(0, size[0] - 2), rng.integers(0, size[1] - 2)
             regions.append((category, slice(top, top + 4), slice(left, left + 4)))
-        if index == 1:  # and every category for itself, on a pixel
+        if index == 2:  # and every category for itself, on a pixel
             regions += [(c, c // size[1], c % size[1]) for c in range(1, 460)]
         for category, rows, columns in regions:
             inside = np.zeros(size, np.uint8, order="F")
@@ -173,7 +173,7 @@ def coco_instances(root):
         images.append(
             {"id": int(name), "file_name": f"{name}.jpg", "height": size[0], "width": size[1]}
         )
-        things = rng.permutation(COCO_THINGS)[:2] if index != 1 else COCO_THINGS
+        things = rng.permutation(COCO_THINGS)[:2] if index != 2 else COCO_THINGS
         for number, category in enumerate(map(int, things)):
             crowd = number == 1
             parts = [

@@ -269,7 +269,7 @@ def test_check_reads_every_file(server, tmp_path):
     photos = sorted(tmp_path.rglob("*.jpg"))
     photos[0].write_bytes(photos[0].read_bytes()[:-200])
     masks = sorted(tmp_path.rglob("*.png"))
-    Image.new("L", (41, 19), 151).save(masks[1])
+    Image.new("L", (9, 15), 151).save(masks[1])
     with pytest.raises(ValueError, match=r"but 2 are not[\s\S]*00001\.jpg[\s\S]*\[151\]"):
         run(ADE20K(tmp_path, limit=3), files, server, check=True)
 

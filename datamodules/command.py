@@ -1,0 +1,65 @@
+"""The command `prepare`: the data section of a configuration, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from datamodules.base import BenchmarkDataModule
+from datamodules.prepare import prepare
+
+
+def main(args: Sequence[str]) -> None:
+    """Run `prepare --config YAML [--check] [--mirror URL] [--data.init_args.NAME VALUE ...]`.
+
+    Args:
+        args: what follows the command.
+
+    Raises:
+        FileNotFoundError: no such configuration; and see `prepare.prepare`.
+        ValueError: a configuration without data.
+    """
+    own = argparse.ArgumentParser(
+        "train_free_eval.py prepare",
+        description="Download what evaluating a benchmark needs, and check every photo and mask.",
+        epilog="Options of the data, such as --data.init_args.root FOLDER, override the "
+        "configuration.",
+        allow_abbrev=False,
+    )
+    own.add_argument(
+        "--config", action="append", required=True, metavar="YAML", help="configs/<benchmark>.yaml"
+    )
+    own.add_argument("--check", action="store_true", help="only check what is there, write nothing")
+    own.add_argument("--mirror", metavar="URL", help="folder to get the archives from instead")
+    options, rest = own.parse_known_args(args)
+    sections = [read_data_section(Path(config)) for config in options.config]
+    parser = ArgumentParser("train_free_eval.py prepare", allow_abbrev=False)
+    parser.add_subclass_arguments(BenchmarkDataModule, "data", required=True)
+    given = [f"--data={json.dumps(section)}" for section in sections if section]
+    if not given and not any(option.startswith("--data") for option in rest):
+        raise ValueError(f"Expected `data` in {', '.join(options.config)}, but there is none.")
+    datamodule = parser.instantiate_classes(parser.parse_args([*given, *rest])).data
+    found = prepare(datamodule, check=options.check, mirror=options.mirror)
+    sys.stdout.write(f"{found}\n")
+
+
+def read_data_section(path: Path) -> object:
+    """The `data` of a configuration; None where it has none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a configuration at {path}, but got no file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected {path} to be YAML, but got: {error}") from error
+    return content.get("data") if isinstance(content, dict) else None
