@@ -146,7 +146,8 @@ class SalienceDropout:
                 head,
                 gradient=self.relevance == "gradcam",
             )
-            with stage("dropout", device):
+            # Under autocast the pooled maps and the salience would be rounded.
+            with stage("dropout", device), torch.autocast(device.type, enabled=False):
                 maps = seen.maps.flatten(2) * ~dropped[rows, None]
                 history.append(dropped.view(count, grid, grid))
                 pooled.append((pooling @ maps).unflatten(-1, (grid, grid)))
