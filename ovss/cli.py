@@ -19,6 +19,7 @@ from lightning.pytorch.cli import (
 )
 
 from ovss.callbacks import (
+    LoaderWatch,
     OverlayWriter,
     PhotoProgress,
     ReportWriter,
@@ -124,6 +125,7 @@ class EvaluationCLI(LightningCLI):
             trainer_defaults={
                 "callbacks": [
                     PhotoProgress(),
+                    LoaderWatch(),
                     RunFolder(),
                     ResultsWriter(),
                     OverlayWriter(logged=4),

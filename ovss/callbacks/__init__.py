@@ -1,5 +1,6 @@
 """Lightning callbacks: progress, the run's folder, results, predictions and the report."""
 
+from ovss.callbacks.loader import LoaderWatch
 from ovss.callbacks.predictions import CocoWriter, OverlayWriter
 from ovss.callbacks.progress import PhotoProgress
 from ovss.callbacks.report import ReportWriter
@@ -8,6 +9,7 @@ from ovss.callbacks.run_folder import RunFolder
 
 __all__ = [
     "CocoWriter",
+    "LoaderWatch",
     "OverlayWriter",
     "PhotoProgress",
     "ReportWriter",
