@@ -150,7 +150,6 @@ def scorers(args: argparse.Namespace) -> None:
         ("itm", "black"),
         ("itm", "complement"),
         ("itc", "black"),
-        ("itc", "complement"),
     )
     for scorer, negative in kinds:
         reward = demo.reward(scorer, negative)

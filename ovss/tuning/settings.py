@@ -53,7 +53,7 @@ class StudySettings:
     name: str = "tune"
     storage: str | None = None
     keep: float = 0.25
-    warmup: int = 10
+    warmup: int = 5
     parts: int = 16
     memory_gb: float = 2.0
 
