@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,12 +124,14 @@ class RunFiles:
         except OSError:  # a full disk; the lock holds without its text
             log.debug("Could not write the lock's owner", exc_info=True)
         self._lock = file
+        _holders.add(self)
 
     def unlock(self) -> None:
         """Let other runs in."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        _holders.discard(self)
 
     def claim(self, fingerprint: dict[str, Any]) -> None:
         """Make the folder this configuration's, or check that it is.
@@ -269,6 +272,19 @@ class RunFiles:
         write_atomically(self.path / "photos.jsonl", "".join(lines[n] + "\n" for n in names))
         self.clear_parts()
         (self.path / "parts").rmdir()
+
+
+_holders: weakref.WeakSet[RunFiles] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """A loader process must not keep the lock for seconds after its parent was killed."""
+    for files in list(_holders):
+        files.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def photo_line(photo_id: str, label_map: LabelMap, truth: np.ndarray | None, ignore: int) -> str:
