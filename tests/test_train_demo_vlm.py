@@ -105,6 +105,7 @@ def test_erased_patches_are_zero_and_the_others_as_before() -> None:
 def test_training_is_reproducible() -> None:
     settings = {"seed": 3, "scenes": 40, "steps": 6, "local_steps": 3, "batch_size": 8}
     settings |= {"learning_rate": 1e-3, "weight_decay": 0.05, "heads": 2, "sharpness": 2.0}
+    settings |= {"start": None, "guided_steps": 2}
     args = Namespace(**settings, erase=0.3, opened=0.15, threads=1)
     torch.set_num_threads(1)
     first, _ = script.train(args)

@@ -21,11 +21,10 @@ from ovss.segmentation import Segmentation
 
 ROWS = {
     "GradCAM + Salience DropOut": [],
-    "GradCAM, one round": ["--model.dropout.rounds=1", "--model.labeller.threshold=0.35"],
+    "GradCAM, one round": ["--model.dropout.rounds=1"],
     "attention alone": [
         "--model.dropout.rounds=1",
         "--model.dropout.relevance=attention",
-        "--model.labeller.threshold=0.35",
     ],
 }
 """Label -> what it changes of configs/demo.yaml; the first one is the default pipeline."""

@@ -1,10 +1,11 @@
 """Trains the demo's tiny BLIP-ITM on drawn scenes and their captions.
 
-    python tools/train_demo_vlm.py
+    make weights
 
-The only supervision is a caption, the names of the classes in a scene: no mask is used. The run is
-seeded and counted in steps; the same command on the same machine, library versions and thread
-count gives the same weights.
+runs it twice: from scratch, then 200 steps that sharpen the attention. The only supervision is a
+caption, the names of the classes in a scene: no mask is used. The run is seeded and counted in
+steps; the same command on the same machine, library versions and thread count gives the same
+weights.
 """
 
 import argparse
@@ -43,9 +44,11 @@ def parse_arguments() -> argparse.Namespace:
     """The command line; its defaults made the shipped weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("ovss/demo/blip"))
+    parser.add_argument("--start", type=Path, help="weights to go on from, without local steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=20000, help="training scenes to draw")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--guided-steps", type=int, default=300, help="last, attention guided")
     parser.add_argument("--local-steps", type=int, default=250, help="first, with local ITC alone")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -183,8 +186,11 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
     rng = np.random.default_rng(args.seed)
     photos, present = draw_training_set(args.scenes, args.threads)
     logger.info("drew %d scenes", len(photos))
-    model = vlm.build_model(args.heads)
-    vlm.initialise_vision(model, normalise(photos[:600]))
+    if args.start is None:
+        model = vlm.build_model(args.heads)
+        vlm.initialise_vision(model, normalise(photos[:600]))
+    else:
+        model = BlipForImageTextRetrieval.from_pretrained(args.start, dtype=torch.float32).train()
     contrast, words = vlm.LocalContrast(), vlm.WordMatch()
     routing = vlm.Routing(args.opened, args.sharpness)
     erased = round(args.erase * args.batch_size)
@@ -204,8 +210,8 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
     )
 
     def rate(step: int) -> float:
-        """Warm-up over 100 steps, level, then a straight line to zero over the second half."""
-        return min(1.0, (step + 1) / 100, 2 * (1 - step / args.steps))
+        """Warm-up over 100 steps, level, then a straight line to zero over the guided steps."""
+        return min(1.0, (step + 1) / 100, (args.steps - step) / max(args.guided_steps, 1))
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     figures: dict[str, float] = {}
@@ -215,9 +221,9 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
         index = next(indices)
         seen = present[index]
         pixels = augment(photos[index])
-        ramp = min(1.0, step / 600)
+        ramp = min(1.0, step / 600) if args.start is None else 1.0
         pixels = erase_patches(pixels, random_patches(len(pixels), 0.6 * ramp))
-        matching = step >= args.local_steps
+        matching = args.start is not None or step >= args.local_steps
         with torch.autocast("cpu", torch.bfloat16):
             if matching and erased:
                 with torch.no_grad():
@@ -235,7 +241,8 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
                     logits = vlm.match_logits(model, image, ids).float()
                 losses["itm"] = F.cross_entropy(logits.flatten(0, 1), matches.flatten())
                 losses["word"] = words(routing.words, ids.flatten(1), seen.float())
-                losses["attention"] = routing.divergence
+                if step >= args.steps - args.guided_steps:
+                    losses["attention"] = routing.divergence
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
@@ -279,7 +286,7 @@ def save(
         "resample": 3,
         "size": {"height": vlm.IMAGE_SIZE, "width": vlm.IMAGE_SIZE},
     }
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "start")}
     record = {
         "command": shlex.join(["python", "tools/train_demo_vlm.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
@@ -295,6 +302,8 @@ def save(
             "transformers": transformers.__version__,
         },
     }
+    if args.start is not None:
+        record["before"] = json.loads((args.start / "training.json").read_text())
     for name, content in (("preprocessor_config.json", processor), ("training.json", record)):
         (args.out / name).write_text(json.dumps(content, indent=2) + "\n")
 
