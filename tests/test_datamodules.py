@@ -466,3 +466,22 @@ def test_prompts_that_are_no_text(tmp_path):
 
 def test_split_synonyms():
     assert split_synonyms("a  b;c") == ("a b", "c")
+
+
+# ---- documentation -------------------------------------------------------------------------------
+
+
+def test_the_benchmark_that_the_documentation_adds(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    names = {"miniatures": miniatures, "items": items, "check": check, "np": np, "root": tmp_path}
+    for block in blocks:
+        exec(compile(block, "docs/benchmarks.md", "exec"), names)
+    assert len(names["batches"]) == 3
+
+
+def test_the_documentation_names_every_benchmark():
+    text = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for key, (module, kwargs) in ALL.items():
+        benchmark = module("x", **kwargs).benchmark
+        assert f"| `{key}` | {benchmark.expected:,} | {len(benchmark.classes)} " in text
