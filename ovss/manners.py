@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ovss.signals import REQUEUE, stop
+
 LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
 """The flags that say how much to say; without one, notes and warnings."""
 
@@ -51,6 +53,8 @@ def manners(args: Sequence[str]) -> Iterator[list[str]]:
     except (ValueError, OSError, RuntimeError) as error:
         if "--traceback" in args:
             raise
+        if stop.received:  # whatever broke then broke because the run was being stopped
+            sys.exit(REQUEUE)
         sys.stderr.write(f"error: {error or type(error).__name__}\n")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -151,6 +151,7 @@ def test_a_job_stopped_by_a_signal_is_requeued_and_finishes(slurm, options, tmp_
         cwd=ROOT,
         check=True,
         capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     run, log = tmp_path / "run", tmp_path / "job.log"
     job = submit(slurm, options, run, log)
