@@ -50,7 +50,9 @@ class StopRequest:
             self._before.setdefault(number, before)
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Give the signals back, unless one came: a second one shall not change the exit code."""
+        if self.received:
+            return
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
                 signal.signal(number, handler)
