@@ -36,7 +36,8 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         prompts: a file of one's own with the names to look for: a class a line in label order,
             synonyms separated by ";". Default: natural English names.
         limit: only the first so many photos; scores then say so.
-        batch_size: photos in a step.
+        batch_size: photos in a step; default: what fits the device, as the module under test finds
+            out (8 on a CPU).
         num_workers: loader processes; default: the cores this process may use, less one, at most 8.
         spec: the VLM's input; default: asked of the module under test.
     """
@@ -50,7 +51,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         benchmark: Benchmark,
         prompts: str | Path | None = None,
         limit: int | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         num_workers: int | None = None,
         spec: InputSpec | None = None,
     ) -> None:
@@ -63,7 +64,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         self.root = Path(root).expanduser()
         self.benchmark = benchmark if prompts is None else with_prompts(benchmark, prompts)
         self.limit = limit
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.spec = spec
         self._dataset: PhotoDataset | None = None
@@ -99,6 +100,20 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             raise RuntimeError("Expected `setup()` to have run before `dataset` is used; call it.")
         return self._dataset
 
+    @property
+    def batch_size(self) -> int:
+        """Photos in a step."""
+        if self._batch_size is None:
+            raise RuntimeError(
+                "Expected `setup()` to have run before `batch_size` is used; call it, or give "
+                "`batch_size` to the data module."
+            )
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+
     def find_whole(self) -> Split:
         """The split after `limit`, checked to be whole without it.
 
@@ -119,6 +134,10 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         split = self.find_whole()
         log.info("%s: labels from %s", self.benchmark.title, split.source)
         self._dataset = PhotoDataset(split, self.benchmark, Preprocess(self._input_spec()))
+        if self._batch_size is None:
+            module = getattr(self.trainer, "lightning_module", None)
+            find = getattr(module, "fitting_batch", None)
+            self._batch_size = 8 if find is None else find()
 
     def _input_spec(self) -> InputSpec:
         if self.spec is not None:

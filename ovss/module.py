@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.captions import TEMPLATE
 from ovss.distributed import gather_texts
@@ -135,6 +136,13 @@ class PnPOVSS(LightningModule):
             return InputSpec(self.vlm.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
         statistics = self.vlm.statistics
         return InputSpec(self.vlm.image_size, statistics.mean, statistics.std)
+
+    def fitting_batch(self) -> int:
+        """Photos in a step that suit the Trainer's device; the same for all processes."""
+        device = self.trainer.strategy.root_device
+        batch = fitting_batch(self.vlm, device, self.layer, self.head)
+        least = self.trainer.strategy.reduce(torch.tensor(batch, device=device), reduce_op="min")
+        return int(least)
 
     def describe(self) -> dict[str, Any]:
         """The settings that a score is only comparable with."""
@@ -262,7 +270,7 @@ class PnPOVSS(LightningModule):
             len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
         )
 
-    def test_step(self, batch: PhotoBatch, batch_idx: int) -> list[Prediction]:
+    def test_step(self, batch: PhotoBatch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         """Label and score a batch."""
         if batch.ids and batch.masks is None:
             raise ValueError(

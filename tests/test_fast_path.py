@@ -1,0 +1,225 @@
+"""What is left out or done at once changes no result; what changes results is off by default."""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import BlipConfig, BlipForImageTextRetrieval
+
+from ovss.batch_size import ON_CPU, fitting_batch, largest_batch
+from ovss.callbacks import LoaderWatch
+from ovss.captions import Caption
+from ovss.labelling import Labeller
+from ovss.salience import SalienceDropout
+from ovss.timing import StageTimes, stage
+from ovss.vlm import BlipITM, attention
+from ovss.vlm.attention import FusedBlipAttention
+
+CAPTIONS = [Caption.of(["cat", "dog"]), Caption.of(["bird"]), Caption.of(["dog", "bird", "cat"])]
+
+
+@pytest.fixture(scope="module")
+def photos(golden):
+    return torch.cat([golden.pixels("voc", image) for image in range(3)])
+
+
+def full_backward(model, pixels, ids, layer):
+    """GradCAM as the released code gets it: eager, every parameter requires grad."""
+    kept = []
+
+    def retain(_, inputs):
+        inputs[0].retain_grad()
+        kept.append(inputs[0])
+
+    handles = [
+        block.crossattention.self.dropout.register_forward_pre_hook(retain)
+        for block in model.text_encoder.encoder.layer
+    ]
+    image = model.vision_model(pixel_values=pixels).last_hidden_state
+    hidden = model.text_encoder(
+        input_ids=ids, attention_mask=torch.ones_like(ids), encoder_hidden_states=image
+    ).last_hidden_state
+    model.itm_head(hidden[:, 0])[:, 1].sum().backward()
+    for handle in handles:
+        handle.remove()
+    return (kept[layer] * kept[layer].grad.clamp(min=0)).detach()
+
+
+def test_fused_frozen_gradcam_equals_a_full_eager_backward():
+    size = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 3}
+    text = {"vocab_size": 40, "num_hidden_layers": 3, "encoder_hidden_size": 48, "bos_token_id": 30}
+    vision = {"image_size": 192, "num_hidden_layers": 3, "initializer_range": 0.2}
+    config = BlipConfig(
+        text_config={**size, **text, "initializer_range": 0.2}, vision_config={**size, **vision}
+    )
+    torch.manual_seed(0)
+    model = BlipForImageTextRetrieval(config).eval()
+    with torch.no_grad():  # initialised to zero
+        model.vision_model.embeddings.position_embedding.normal_()
+    pixels, ids = torch.randn(2, 3, 192, 192), torch.tensor([[31, 4, 5, 6]] * 2)
+    expected = full_backward(model, pixels, ids, layer=1)
+    vlm = BlipITM(model, SimpleNamespace(get_vocab=dict))
+    assert isinstance(vlm.model.vision_model.encoder.layers[0].self_attn, FusedBlipAttention)
+    assert model.config.vision_config.image_size**2 // 256 >= attention.WORTHWHILE
+    tokens = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+    with torch.inference_mode():
+        seen = vlm.attend(vlm.encode_image(pixels), tokens, 1, 2)
+    reference = expected[:, 2, 1:, 1:].unflatten(-1, (12, 12))
+    scale = reference.max()
+    torch.testing.assert_close(seen.maps / scale, reference / scale, atol=1e-5, rtol=0)
+    assert reference.max() > 0
+
+
+@pytest.mark.parametrize("layer", [0, 4])
+def test_no_graph_before_the_chosen_layer(tiny_blip, photos, layer):
+    blocks = tiny_blip.model.text_encoder.encoder.layer
+    began = {}
+
+    def note(number):
+        def hook(_, inputs, output):
+            began[number] = (output[0] if isinstance(output, tuple) else output).requires_grad
+
+        return hook
+
+    handles = [block.register_forward_hook(note(n)) for n, block in enumerate(blocks)]
+    try:
+        tiny_blip.gradcam(photos, CAPTIONS, layer, 0)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert began == {number: number >= layer for number in range(len(blocks))}
+
+
+def test_the_best_channel_is_the_first_of_equals():
+    torch.manual_seed(0)
+    channels = torch.randint(0, 3, (5, 40, 30)).float()  # full of ties
+    labeller = Labeller(threshold=0, blur=0, crf=None)
+    labels = labeller(channels, torch.zeros(3, 40, 30, dtype=torch.uint8), background=False)
+    assert np.array_equal(labels.numpy(), 1 + channels.numpy().argmax(0))
+
+
+# ---- beyond the paper --------------------------------------------------------------------------
+
+
+def look(vlm, photos, captions, **options):
+    return SalienceDropout(patches=4, **options).look(vlm, photos, captions, 4, 2)
+
+
+def test_exhausted_photos_get_no_further_round(tiny_blip, photos):
+    whole = look(tiny_blip, photos, CAPTIONS)
+    left = torch.stack([maps.sum((1, 2, 3)) for maps in whole.maps])  # (photos, rounds)
+    ratio = (left[:, 1:] / left[:, :1]).cummin(1).values
+    # A share that stops some photos after a round, and others not.
+    share = float(ratio[:, 0].median())
+    part = look(tiny_blip, photos, CAPTIONS, stop_below=share)
+    stopped = []
+    for photo, maps in enumerate(part.maps):
+        goes_on = salience_goes_on(whole, photo, share)
+        stopped.append(int(goes_on.sum()))
+        torch.testing.assert_close(
+            maps, whole.maps[photo] * goes_on[:, None, None, None], atol=1e-6, rtol=1e-4
+        )
+    assert len(set(stopped)) > 1
+
+
+def salience_goes_on(rounds, photo, share):
+    """Whether each round is looked at, from the sum over class tokens (one token a class here)."""
+    left = rounds.maps[photo].sum((1, 2, 3))
+    kept = (left >= share * left[0]).cumprod(0).bool()
+    return torch.cat([torch.tensor([True]), kept[:-1]])
+
+
+def test_stopping_does_not_depend_on_the_batch(tiny_blip, photos):
+    together = look(tiny_blip, photos, CAPTIONS, stop_below=0.9)
+    for photo, caption in enumerate(CAPTIONS):
+        alone = look(tiny_blip, photos[photo : photo + 1], [caption], stop_below=0.9)
+        torch.testing.assert_close(together.maps[photo], alone.maps[0], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_an_impossible_share(share):
+    with pytest.raises(ValueError, match="Expected `stop_below` to be in"):
+        SalienceDropout(stop_below=share)
+
+
+# ---- defaults that suit a person ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, 1), (1, 1), (2, 2), (12, 8), (1000, 32)])
+def test_largest_batch(limit, expected):
+    tried = []
+
+    def fits(count):
+        tried.append(count)
+        if count > 2 * limit:
+            raise torch.OutOfMemoryError
+        return count <= limit
+
+    assert largest_batch(fits) == expected
+    assert max(tried) <= 32
+
+
+def test_batch_size_on_a_cpu(tiny_blip):
+    assert fitting_batch(tiny_blip, torch.device("cpu"), 4, 2) == ON_CPU
+
+
+@pytest.mark.gpu
+def test_fitting_batch_on_a_gpu(tiny_blip):
+    device = torch.device("cuda")
+    try:
+        assert fitting_batch(tiny_blip, device, 4, 2) == 32  # of a model of a few thousand weights
+    finally:
+        tiny_blip.to("cpu")
+
+
+class Clock:
+    """Stands still but where the test moves it."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("wait", "warned"), [(3.0, True), (0.1, False)])
+def test_a_starved_model_is_told(monkeypatch, caplog, wait, warned):
+    clock = Clock()
+    monkeypatch.setattr("ovss.callbacks.loader.time", clock)
+    watch, module = LoaderWatch(share=0.2, batches=3), SimpleNamespace(times=StageTimes())
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(num_workers=2))
+    with caplog.at_level(logging.WARNING):
+        watch.on_test_epoch_start(trainer, module)
+        clock.now += 50  # the workers start: no fault of theirs
+        for _ in range(8):
+            watch.on_test_batch_start(trainer, module)
+            clock.now += 1
+            watch.on_test_batch_end(trainer, module)
+            clock.now += wait
+    assert len(caplog.records) == warned
+    if warned:
+        # 3 waits of 3 s in the 13 s from the first batch to the end of the fourth.
+        assert "waited for it 69 % of the time (num_workers=2)" in caplog.text
+    assert module.times.seconds["load"] == pytest.approx(50 + 7 * wait)
+
+
+def test_stages_nest_and_cost_nothing_where_nobody_listens(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("ovss.timing.time", clock)
+    times = StageTimes()
+
+    def work():
+        with stage("vision"):
+            clock.now += 2
+        with stage("text"):
+            clock.now += 1
+
+    work()
+    assert times.seconds == {}
+    for _ in range(2):
+        with times.measure("attend"):
+            work()
+    assert times.seconds == {"attend": 6, "attend/vision": 4, "attend/text": 2}
+    times.reset()
+    assert times.seconds == {}
