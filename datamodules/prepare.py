@@ -18,7 +18,7 @@ from rich.progress import TransferSpeedColumn as SpeedColumn
 from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import PhotoDataset
-from datamodules.download import download, verify
+from datamodules.download import DownloadError, download, verify
 from datamodules.errors import DatasetNotFoundError
 from datamodules.extract import extract
 
@@ -83,6 +83,7 @@ def prepare(
     if not check and not _is_there(datamodule):
         for archive in datamodule.archives if archives is None else archives:
             if not archive.is_done(datamodule.root):
+                _check_writable(datamodule.root)
                 _get(archive, datamodule, mirror, console)
     return inspect(datamodule, console)
 
@@ -142,6 +143,19 @@ def _is_there(datamodule: BenchmarkDataModule) -> bool:
         log.debug("not whole yet: %s", error)
         return False
     return True
+
+
+def _check_writable(root: Path) -> None:
+    reason = ""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f" ({error.strerror})"
+    if reason or not os.access(root, os.W_OK):
+        raise DownloadError(
+            f"Expected to write the data into {root}, but that is not possible{reason}; choose "
+            "another folder with --data.init_args.root, or have somebody run this who may."
+        )
 
 
 def _get(

@@ -384,11 +384,13 @@ def test_wrong_checksum_in_prepare(server, tmp_path):
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
 
 
-def test_a_root_that_is_a_file(server, tmp_path):
+@pytest.mark.parametrize("root", ["file", "file/data"])
+def test_a_root_that_cannot_be_written(root, server, tmp_path):
     files = server.files = official("ade150", tmp_path / "source")
-    (tmp_path / "root").write_text("")
-    with pytest.raises(OSError, match="root"):
-        run(ADE20K(tmp_path / "root", limit=3), files, server)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match=rf"write the data into .*{root}, but.*another folder"):
+        run(ADE20K(tmp_path / root, limit=3), files, server)
+    assert not server.log
 
 
 # ---- archives ------------------------------------------------------------------------------------
