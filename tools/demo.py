@@ -19,21 +19,26 @@ from ovss.bootstrap import paired_bootstrap
 from ovss.commands import main as train_free_eval
 from ovss.segmentation import Segmentation
 
-ROWS = {
-    "GradCAM + Salience DropOut": [],
-    "GradCAM, one round": ["--model.dropout.rounds=1"],
-    "attention alone": [
-        "--model.dropout.rounds=1",
-        "--model.dropout.relevance=attention",
-    ],
+ROWS: dict[str, tuple[str, list[str]]] = {
+    "GradCAM + Salience DropOut": ("", []),
+    "GradCAM, one round": ("_one_round", ["--model.dropout.rounds=1"]),
+    "attention alone": (
+        "_attention",
+        ["--model.dropout.rounds=1", "--model.dropout.relevance=attention"],
+    ),
+    "classes proposed by ITM": ("_itm", ["--model.proposals=itm"]),
+    "all classes in every photo": ("_all", ["--model.proposals=all"]),
 }
-"""Label -> what it changes of configs/demo.yaml; the first one is the default pipeline."""
+"""Label -> the run folder's ending and what it changes of configs/demo.yaml.
+
+The first one is the default pipeline, with the image-level labels as the classes to look for. The
+threshold is each of the first three's best on the dev split, the same for all of them.
+"""
 
 
 def folder_of(runs: Path, label: str) -> Path:
     """The run folder of a row."""
-    names = ["", "_one_round", "_attention"]
-    return runs.with_name(runs.name + names[list(ROWS).index(label)])
+    return runs.with_name(runs.name + ROWS[label][0])
 
 
 def read_counts(folder: Path) -> list[np.ndarray]:
@@ -51,7 +56,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first so many photos")
     arguments = parser.parse_args()
     console = Console()
-    for label, changes in ROWS.items():
+    for label, (_, changes) in ROWS.items():
         console.rule(label)
         limit = [f"--data.init_args.limit={arguments.limit}"] if arguments.limit else []
         train_free_eval(
@@ -76,14 +81,15 @@ def show_comparison(runs: Path, console: Console) -> None:
     }
     first, *others = ROWS
     counts = read_counts(folder_of(runs, first))
-    table = Table(title=f"held-out scenes, {scores[first]['photos']} photos, protocol standard")
+    title = f"held-out scenes, {scores[first]['photos']} photos, protocol standard"
+    table = Table(title=title, caption="mIoU; 95 % paired bootstrap intervals over photos")
     table.add_column("")
     table.add_column("mIoU", justify="right")
-    table.add_column("the first row is better by [95 % paired bootstrap]", justify="right")
+    table.add_column("first row is better by", justify="right")
     table.add_row(first, f"{100 * scores[first]['mIoU']:.1f}", "")
     for label in others:
         gain = paired_bootstrap(
-            counts, read_counts(folder_of(runs, label)), len(scores[first]["classes"])
+            read_counts(folder_of(runs, label)), counts, len(scores[first]["classes"])
         )
         table.add_row(
             label,
@@ -99,8 +105,10 @@ def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: 
 
     datamodule = Scenes(data)
     benchmark = datamodule.benchmark
-    with_dropout, one_round, _ = (folder_of(runs, label) for label in ROWS)
-    samples = [s for s in datamodule.find() if (with_dropout / "labels" / f"{s.id}.png").exists()]
+    with_dropout, one_round, *_ = (folder_of(runs, label) for label in ROWS)
+    samples = [
+        s for s in datamodule.find().samples if (with_dropout / "labels" / f"{s.id}.png").exists()
+    ]
     # Scenes with several objects show more; the list's order decides, not the result.
     samples = [s for s in samples if len(np.unique(np.asarray(Image.open(s.mask)))) > 2][:photos]
     side, margin, left = 160, 6, 92
