@@ -16,6 +16,7 @@ from ovss.salience import SalienceDropout
 from ovss.timing import StageTimes, stage
 from ovss.vlm import BlipITM, attention
 from ovss.vlm.attention import FusedBlipAttention
+from ovss.vlm.linear import OneDNNLinear, use_onednn
 
 CAPTIONS = [Caption.of(["cat", "dog"]), Caption.of(["bird"]), Caption.of(["dog", "bird", "cat"])]
 
@@ -61,7 +62,9 @@ def test_fused_frozen_gradcam_equals_a_full_eager_backward():
     pixels, ids = torch.randn(2, 3, 192, 192), torch.tensor([[31, 4, 5, 6]] * 2)
     expected = full_backward(model, pixels, ids, layer=1)
     vlm = BlipITM(model, SimpleNamespace(get_vocab=dict))
-    assert isinstance(vlm.model.vision_model.encoder.layers[0].self_attn, FusedBlipAttention)
+    first = vlm.model.vision_model.encoder.layers[0]
+    assert isinstance(first.self_attn, FusedBlipAttention)
+    assert isinstance(first.mlp.fc1, OneDNNLinear)
     assert model.config.vision_config.image_size**2 // 256 >= attention.WORTHWHILE
     tokens = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
     with torch.inference_mode():
@@ -98,6 +101,27 @@ def test_the_best_channel_is_the_first_of_equals():
     labeller = Labeller(threshold=0, blur=0, crf=None)
     labels = labeller(channels, torch.zeros(3, 40, 30, dtype=torch.uint8), background=False)
     assert np.array_equal(labels.numpy(), 1 + channels.numpy().argmax(0))
+
+
+def test_onednn_is_the_linear_layer():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.ModuleList([]))
+    names, values = set(model.state_dict()), torch.randn(2, 50, 40)
+    expected = values.double() @ model[0].weight.double().T + model[0].bias.double()
+    use_onednn(model)
+    use_onednn(model)  # a second call changes nothing
+    assert isinstance(model[0], OneDNNLinear)
+    assert set(model.state_dict()) == names
+    with torch.inference_mode():
+        inference = model[0](values)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model[0](values).dtype == torch.bfloat16
+        half = model.half()[0](values.half())
+    torch.testing.assert_close(inference.double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(half.double(), expected, atol=1e-2, rtol=1e-2)
+    model.float()
+    model[0](values.requires_grad_()).sum().backward()
+    torch.testing.assert_close(values.grad[0, 0], model[0].weight.sum(0), atol=1e-4, rtol=0)
 
 
 # ---- beyond the paper --------------------------------------------------------------------------

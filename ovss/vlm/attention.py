@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ovss.vlm.linear import use_onednn
+
 
 class FusedBlipAttention(nn.Module):
     """BLIP's vision self-attention without materialising the `(1 + g*g)^2` maps of each head.
@@ -38,10 +40,11 @@ WORTHWHILE = 128
 
 
 def fuse_blip_vision(model: Any) -> None:
-    """Swap the vision encoder's attention modules for fused ones, in place; weights are shared."""
+    """Swap the vision encoder's attention and linear layers, in place; weights are shared."""
     config = model.config.vision_config
     if (config.image_size // config.patch_size) ** 2 < WORTHWHILE:
         return
     for layer in model.vision_model.encoder.layers:
         if not isinstance(layer.self_attn, FusedBlipAttention):
             layer.self_attn = FusedBlipAttention(layer.self_attn)
+            use_onednn(layer)

@@ -1,0 +1,50 @@
+"""Linear layers on a CPU through oneDNN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class OneDNNLinear(nn.Module):
+    """`nn.Linear` whose float32 products on a CPU are oneDNN's and not MKL's.
+
+    PyTorch multiplies float32 matrices with MKL, which leaves AVX-512 unused on processors that are
+    not Intel's; oneDNN, which PyTorch has on board for other types, does not. Outputs agree to
+    float rounding. Where a graph, autocast, another type or another device is asked for, this is
+    `nn.Linear`. Weights are shared and keep their names.
+
+    Args:
+        layer: whose weights to use.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = layer.weight
+        self.bias = layer.bias
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Apply: `(..., in)` -> `(..., out)`."""
+        suits = (
+            values.device.type == "cpu"
+            and values.dtype == self.weight.dtype == torch.float32
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+        )
+        if not suits:
+            return linear(values, self.weight, self.bias)
+        # What torch.compile makes of a frozen linear layer on a CPU; there is no public name.
+        return torch.ops.mkldnn._linear_pointwise(values, self.weight, self.bias, "none", [], "")
+
+
+def use_onednn(module: nn.Module) -> None:
+    """Swap the linear layers within a module, in place, where this PyTorch has the operation."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not known:
+        return
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, OneDNNLinear(child))
+        else:
+            use_onednn(child)
