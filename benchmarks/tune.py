@@ -165,7 +165,8 @@ def exhaustive(args: argparse.Namespace) -> None:
     demo = Demo(args.data, "val", args.photos)
     store = demo.store()
     # Most rounds first: their maps hold those of fewer rounds.
-    order = sorted(settings_of(SearchSpace().choices(demo.module.vlm)), key=lambda s: -s.rounds)
+    space = SearchSpace(args.layers, args.heads)
+    order = sorted(settings_of(space.choices(demo.module.vlm)), key=lambda s: -s.rounds)
     plain = demo.score(store, order)
     ranked = sorted(zip(plain, order, strict=True), key=lambda pair: -pair[0])
     report("without CRF", ranked, args.trials)
@@ -201,14 +202,18 @@ def best_of(trials: Path) -> Setting:
     with trials.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["state"] == "complete"]
     best = max(rows, key=lambda row: (float(row["reward"]), float(row["margin"])))
-    head = best["head"] if best["head"] == "mean" else int(best["head"])
     return Setting(
         int(best["layer"]),
-        head,
+        as_head(best["head"]),
         float(best["threshold"]),
         int(best["rounds"]),
         int(best["patches"]),
     )
+
+
+def as_head(text: str) -> int | str:
+    """A head from the command line or a file."""
+    return text if text == "mean" else int(text)
 
 
 def main() -> None:
@@ -220,6 +225,8 @@ def main() -> None:
     parser.add_argument("--naive", type=int, default=5, help="speed: trials run naively")
     parser.add_argument("--trials", default=None, help="speed: how many; exhaustive: a trials.csv")
     parser.add_argument("--crf", type=int, default=0, help="so many of the best with the CRF, too")
+    parser.add_argument("--layers", nargs="+", type=int, help="exhaustive: of these alone")
+    parser.add_argument("--heads", nargs="+", type=as_head, help="exhaustive: of these alone")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

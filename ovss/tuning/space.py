@@ -63,9 +63,9 @@ class SearchSpace:
     def choices(self, vlm: VLM) -> dict[str, list[Any]]:
         """The values of each part of `Setting`, defaults filled in.
 
-        Layers whose gradient is always zero are no choice. By default thresholds are 0.05 to 0.5
-        in steps of 0.05 (the released code's is 0.15), rounds 1, 2 and 4 (the paper's), and the
-        patches of a round about 2 % of the grid (the released code's 10 of 441) and twice that.
+        Layers whose gradient is always zero are no choice. By default thresholds are 0.01 to 0.5
+        (the released code's is 0.15), rounds 1, 2 and 4 (the paper's), and the patches of a round
+        about 2 % of the grid (the released code's 10 of 441) and twice that.
 
         Raises:
             ValueError: a layer, head, threshold or number that cannot be, or an empty list.
@@ -75,7 +75,7 @@ class SearchSpace:
             "layer": list(vlm.layers) if self.layers is None else self.layers,
             "head": [*range(vlm.num_heads), "mean"] if self.heads is None else self.heads,
             "threshold": (
-                [round(0.05 * step, 2) for step in range(1, 11)]
+                [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]
                 if self.thresholds is None
                 else self.thresholds
             ),
