@@ -19,6 +19,7 @@ commands:
 
 examples:
   train_free_eval.py test --config configs/demo.yaml
+  train_free_eval.py prepare --config configs/voc21.yaml
   train_free_eval.py test --config configs/voc21.yaml --data.init_args.root /data
   train_free_eval.py segment photo.jpg --classes "cat, dog, grass"
   train_free_eval.py compare runs/voc21 runs/voc21_no_crf
@@ -39,6 +40,7 @@ COMMANDS = {
     "test": "segment and score a benchmark",
     "predict": "segment a data set; score it where there is ground truth",
     "segment": "segment photos of your own with any class names",
+    "prepare": "download what a benchmark needs, and check every photo and mask",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
     "configs": "list the shipped configurations",
@@ -85,8 +87,19 @@ def configs(args: Sequence[str]) -> None:
     sys.stdout.writelines(f"{name:<{width}}  {what}".rstrip() + "\n" for name, what in lines)
 
 
-QUICK: dict[str, Callable[[Sequence[str]], None]] = {"compare": compare, "configs": configs}
-"""Commands that need neither Lightning nor a model."""
+def prepare(args: Sequence[str]) -> None:
+    """`prepare --config YAML`: see `datamodules.command`."""
+    from datamodules.command import main as prepare_data
+
+    prepare_data(args)
+
+
+QUICK: dict[str, Callable[[Sequence[str]], None]] = {
+    "compare": compare,
+    "configs": configs,
+    "prepare": prepare,
+}
+"""Commands that need no model."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

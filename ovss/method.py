@@ -28,6 +28,7 @@ def look(
     """The class maps of each round of Salience DropOut.
 
     A class with synonyms has all of them in the caption, and the elementwise maximum of their maps.
+    A name that several classes share stands there once, and its map counts for each of them.
 
     Args:
         vlm: the frozen model.
@@ -43,8 +44,7 @@ def look(
         `Rounds` whose maps have a row for each class (not for each synonym).
     """
     captions: list[list[Caption]] = [
-        vlm.captions([name for names in own for name in names], template) if own else []
-        for own in classes
+        vlm.captions(unique_names(own), template) if own else [] for own in classes
     ]
     rounds = dropout.look(vlm, pixel_values, captions, layer, head, rescale)
     return rounds._replace(
@@ -52,12 +52,23 @@ def look(
     )
 
 
+def unique_names(classes: ClassNames) -> list[str]:
+    """The names of a photo's classes, each once.
+
+    Example:
+        >>> unique_names([("screen",), ("car", "auto"), ("screen",)])
+        ['screen', 'car', 'auto']
+    """
+    return list(dict.fromkeys(name for names in classes for name in names))
+
+
 def merge_synonyms(maps: Tensor, classes: ClassNames) -> Tensor:
-    """`(rounds, names, g, g)` -> `(rounds, classes, g, g)`: the maximum over synonyms."""
-    if all(len(names) == 1 for names in classes):
+    """`(rounds, names, g, g)` -> `(rounds, classes, g, g)`: the maximum over a class's names."""
+    rows = {name: row for row, name in enumerate(unique_names(classes))}
+    if all(len(names) == 1 for names in classes) and len(rows) == len(classes):
         return maps
-    parts = maps.split([len(names) for names in classes], dim=1)
-    return torch.stack([part.amax(1) for part in parts], 1)
+    parts = [maps[:, [rows[name] for name in names]].amax(1) for names in classes]
+    return torch.stack(parts, 1)
 
 
 def best_match(vlm: VLM, pixel_values: Tensor, names: Sequence[str], template: str) -> int:

@@ -8,7 +8,7 @@ from ovss.metrics import SegmentationScores, confusion_matrix, scores_of
 
 
 def numpy_scores(pairs, num_classes, ignore, protocol):
-    """mIoU and company pixel by pixel with sets, independent of the implementation."""
+    """The scores pixel by pixel with sets, independent of the implementation."""
     true = np.concatenate([t.ravel() for _, t in pairs])
     predicted = np.concatenate([p.ravel() for p, _ in pairs])
     predicted, true = predicted[true != ignore], true[true != ignore]

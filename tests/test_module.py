@@ -183,3 +183,35 @@ def test_the_last_layer_is_refused_at_once(tiny_blip):
 def test_a_benchmark_is_asked_for(tiny_blip):
     with pytest.raises(RuntimeError, match="of_classes"):
         _ = PnPOVSS(tiny_blip, **FAST).benchmark
+
+
+def test_classes_that_share_a_name_share_its_map(tiny_blip):
+    """The released code calls ADE20K's "screen" and "screen door" the same."""
+    benchmark = replace(
+        of_classes(["screen door", "person", "screen"]),
+        released_prompts=((), ("screen",), ("person",), ("screen",)),
+    )
+    model = PnPOVSS(tiny_blip, **FAST, variant="released", proposals="all", benchmark=benchmark)
+    maps = model.class_maps(batch_of(tiny_blip).pixel_values, [Proposal((1, 2, 3), (1.0,) * 3)])[0]
+    assert maps.shape[0] == 3
+    assert torch.equal(maps[0], maps[2])
+    assert not torch.equal(maps[0], maps[1])
+
+
+def test_proposals_are_kept_for_runs_beside(tmp_path, tiny_blip, scenes_root, monkeypatch):
+    from ovss.callbacks import RunFolder
+
+    def run(name, threshold):
+        model = PnPOVSS(tiny_blip, **FAST, labeller=Labeller(threshold), proposals="itm")
+        datamodule = Scenes(scenes_root, num_workers=0, limit=2)
+        trainer(tmp_path, callbacks=[RunFolder(tmp_path / name)]).test(
+            model, datamodule=datamodule, verbose=False
+        )
+
+    run("first", 0.15)
+    monkeypatch.setattr(
+        "ovss.proposals.matching.MatchProposer.__call__",
+        lambda *_: pytest.fail("the proposals were made again"),
+    )
+    run("second", 0.3)
+    assert list((tmp_path / "proposals").iterdir())

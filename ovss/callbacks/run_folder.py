@@ -18,7 +18,7 @@ from ovss.benchmark import PhotoBatch, Unreadable
 from ovss.distributed import tell_all
 from ovss.fingerprint import fingerprint_of
 from ovss.module import PnPOVSS, Prediction
-from ovss.proposals import Proposal
+from ovss.proposals import CachedProposer, Proposal
 from ovss.run_files import LabelMap, Resumable, RunFiles, photo_line
 from ovss.signals import REQUEUE, Requeue, Watch, stop
 
@@ -30,7 +30,8 @@ class RunFolder(Callback):
 
     In the folder: `run.json` (which configuration the results are of), `labels/<id>.png`, and at
     the end `photos.jsonl`. SIGTERM and SIGUSR1 end the run after the batch in hand with exit code
-    75. Nothing is skipped with a data module that is not `ovss.run_files.Resumable`.
+    75. What costly proposers answer is kept in `proposals/` beside the folder, for all runs there.
+    Nothing is skipped with a data module that is not `ovss.run_files.Resumable`.
 
     Args:
         folder: where; default: the trainer's log folder. All processes must see the same folder.
@@ -69,6 +70,8 @@ class RunFolder(Callback):
         # `log_dir` talks to the other processes: never call it on one alone.
         self._files = RunFiles(self.folder or run_folder(trainer), pl_module.benchmark.palette)
         finished = self._open(trainer, pl_module, self._files)
+        if pl_module.proposer.costly and not isinstance(pl_module.proposer, CachedProposer):
+            pl_module.proposer = CachedProposer(pl_module.proposer, _cache(self._files.path))
         left_out = self._data.leave_out(finished) if self._data is not None else []
         self.done_before = len(left_out)
         self._share = left_out[trainer.global_rank :: trainer.world_size]
@@ -339,3 +342,9 @@ def _appears(path: Path, seconds: float = 10.0) -> bool:
         os.listdir(path.parent)  # noqa: PTH208 - makes NFS look again
         time.sleep(0.2)
     return True
+
+
+def _cache(folder: Path) -> Path:
+    """Where proposals are kept: beside the run, but never outside the working folder's own tree."""
+    home = folder if folder.resolve() == Path.cwd() else folder.parent
+    return home / "proposals"

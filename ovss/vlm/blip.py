@@ -81,14 +81,15 @@ class BlipITM(VLM):
         from transformers import BlipForImageTextRetrieval
 
         name = checkpoint_name(name_or_path, revision)
-        name_or_path = DEMO if name == "demo" else name_or_path
+        if str(name_or_path) == "demo":
+            name_or_path = DEMO
         model, tokenizer = load_pretrained(
             BlipForImageTextRetrieval, name_or_path, revision, "blip"
         )
         preprocessing = preprocessor_config(name_or_path, revision)
         statistics = ImageStatistics(
-            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),  # type: ignore[arg-type]
-            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),  # type: ignore[arg-type]
+            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),
+            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),
         )
         vision = model.config.vision_config
         if image_size is not None and image_size != vision.image_size:
