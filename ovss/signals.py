@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -50,12 +51,17 @@ class StopRequest:
             self._before.setdefault(number, before)
 
     def restore(self) -> None:
-        """Give the signals back, unless one came: a second one shall not change the exit code."""
-        if self.received:
-            return
+        """Give the signals back.
+
+        After one came they are ignored from the interpreter's shutdown on, when handlers are gone:
+        a launcher that sees one process end sends SIGTERM to the others, which would change their
+        exit code.
+        """
         if threading.current_thread() is threading.main_thread():
+            if self.received:
+                atexit.register(_ignore)
             for number, handler in self._before.items():
-                signal.signal(number, handler)
+                signal.signal(number, self._note if self.received else handler)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -63,6 +69,11 @@ class StopRequest:
         for child in self._forward():
             if child.poll() is None:
                 child.send_signal(number)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 stop = StopRequest()
