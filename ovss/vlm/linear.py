@@ -26,10 +26,11 @@ class OneDNNLinear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Apply: `(..., in)` -> `(..., out)`."""
+        needs_graph = values.requires_grad or self.weight.requires_grad
         suits = (
             values.device.type == "cpu"
             and values.dtype == self.weight.dtype == torch.float32
-            and not torch.is_grad_enabled()
+            and not (torch.is_grad_enabled() and needs_graph)
             and not torch.is_autocast_enabled("cpu")
         )
         if not suits:
