@@ -3,7 +3,7 @@
     python benchmarks/agreement.py --scenes 100
     python benchmarks/agreement.py --scenes 400 --device cuda
 
-Every setting labels the same scenes with the demo's model and settings; the table has its mIoU, the
+Every setting labels the same scenes with the demo's model; the table has its mIoU, the
 share of pixels with float32's label, and the time of its class maps (labelling takes as long for
 all). Scenes are drawn into `data/scenes` on first use.
 """
@@ -23,7 +23,7 @@ from ovss.preprocessing import InputSpec
 from ovss.salience import SalienceDropout
 from ovss.vlm import BlipITM
 
-# configs/demo.yaml, with the paper's number of rounds.
+# Fixed, so that figures stay comparable when the demo's own settings change.
 LAYER, HEAD, DROPOUT, LABELLER = 1, "mean", SalienceDropout(4, 4), Labeller(0.3)
 SETTINGS: dict[str, tuple[SalienceDropout, torch.dtype | None]] = {
     "float32": (DROPOUT, None),

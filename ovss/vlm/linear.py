@@ -10,10 +10,10 @@ from torch.nn.functional import linear
 class OneDNNLinear(nn.Module):
     """`nn.Linear` whose float32 products on a CPU are oneDNN's and not MKL's.
 
-    PyTorch multiplies float32 matrices with MKL, which leaves AVX-512 unused on processors that are
-    not Intel's; oneDNN, which PyTorch has on board for other types, does not. Outputs agree to
-    float rounding. Where a graph, autocast, another type or another device is asked for, this is
-    `nn.Linear`. Weights are shared and keep their names.
+    PyTorch multiplies float32 matrices with MKL, which was the slower of the two on an AMD
+    processor with AVX-512 (docs/performance.md). Outputs agree to float rounding. Where a graph,
+    autocast, another type or another device is asked for, this is `nn.Linear`. Weights are shared
+    and keep their names.
 
     Args:
         layer: whose weights to use.
