@@ -20,7 +20,14 @@ from ovss.module import PnPOVSS
 from ovss.segmentation import demo_settings
 from ovss.vlm import BlipITM
 
-HOOKS = ("setup", "on_test_start", "on_test_epoch_start", "on_test_batch_end", "on_test_end")
+HOOKS = (
+    "setup",
+    "on_test_start",
+    "on_test_epoch_start",
+    "on_test_batch_end",
+    "on_test_epoch_end",
+    "on_test_end",
+)
 
 
 class TimedRunFolder(RunFolder):

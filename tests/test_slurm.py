@@ -157,12 +157,13 @@ def test_a_job_stopped_by_a_signal_is_requeued_and_finishes(slurm, options, tmp_
     job = submit(slurm, options, run, log)
     until(lambda: any((run / "labels").glob("*.png")), timeout=120)
     slurm.call("scancel", "--signal=USR1", job)
-    until(lambda: slurm.state(job)[1] == 1, timeout=60)
+    until(lambda: slurm.state(job)[:2] == ("PENDING", 1), timeout=60)
     assert "Stopped on SIGUSR1" in log.read_text()
     assert not (run / "scores.json").exists()
     # SLURM lets a requeued job wait for two minutes; this one may start at once.
     slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
-    until(lambda: slurm.state(job)[0] in ("COMPLETED", "FAILED"), timeout=180)
+    until(lambda: slurm.state(job)[0] not in ("PENDING", "CONFIGURING"), timeout=180)
+    until(lambda: slurm.state(job)[0] not in ("RUNNING", "COMPLETING"), timeout=180)
     assert slurm.state(job) == ("COMPLETED", 1, "0:0"), log.read_text()
     assert "photos are finished already" in log.read_text()
     for name in ("scores.json", "photos.jsonl", "per_class.csv"):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import IO, Any
@@ -51,6 +52,8 @@ class RunFolder(Callback):
         self._share: list[int] = []
         self._lines: IO[str] | None = None
         self._watch: Watch | None = None
+        self._writers: ThreadPoolExecutor | None = None
+        self._writing: list[Future[None]] = []
 
     # ---- before the loaders are made -----------------------------------------------------------
 
@@ -114,6 +117,7 @@ class RunFolder(Callback):
         stop.listen(lambda: _children(trainer))  # Lightning's handlers came in between
         children = _children(trainer)
         self._watch = Watch(children, parent=_was_launched(trainer))
+        self._writers = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
         path = self._opened.part(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lines = path.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
@@ -161,6 +165,10 @@ class RunFolder(Callback):
             self._write_line(photo_line(name, label_map, mask, module.benchmark.ignore_index))
 
     def _write(self, trainer: Trainer, module: PnPOVSS, outputs: Any, batch: PhotoBatch) -> None:
+        # The disk takes milliseconds to flush a file: it does so while the next batch is computed.
+        self._flush()
+        if self._writers is None:
+            raise RuntimeError("Expected the run to have started before photos are written.")
         masks = batch.masks if batch.masks is not None else [None] * len(batch.ids)
         for prediction, mask in zip(outputs, masks, strict=True):
             label_map = LabelMap(
@@ -169,13 +177,23 @@ class RunFolder(Callback):
                 tuple(round(score, 6) for score in prediction.proposal.scores),
             )
             truth = None if mask is None else mask.cpu().numpy()
-            # The line first: a photo counts as finished once its label map is there.
             self._write_line(
                 photo_line(prediction.id, label_map, truth, module.benchmark.ignore_index)
             )
-            self._opened.write(prediction.id, label_map)
+            task = self._writers.submit(self._opened.write, prediction.id, label_map)
+            self._writing.append(task)
         if stop.received:
             self._leave(trainer)
+
+    def _flush(self) -> None:
+        """Wait for the label maps of the last batch.
+
+        Raises:
+            OSError: one could not be written.
+        """
+        tasks, self._writing = self._writing, []
+        for task in tasks:
+            task.result()
 
     def _write_line(self, line: str) -> None:
         if self._lines is None:
@@ -185,6 +203,7 @@ class RunFolder(Callback):
     def _leave(self, trainer: Trainer) -> None:
         """End this process because a signal asked for it."""
         children = _children(trainer)
+        self._flush()
         self._close()  # the others are about to end too, which is no accident
         deadline = time.monotonic() + _PATIENCE
         for child in children:
@@ -207,6 +226,7 @@ class RunFolder(Callback):
         Waiting on files instead of a collective lets a signal end the wait, and has no time limit
         that a slower process could exceed.
         """
+        self._flush()
         files, world = self._opened, trainer.world_size
         if self._lines is not None:
             self._lines.close()
@@ -225,6 +245,9 @@ class RunFolder(Callback):
         self._close()
 
     def _close(self) -> None:
+        if self._writers is not None:
+            self._writers.shutdown()  # what is in hand is still written
+            self._writers, self._writing = None, []
         if self._watch is not None:
             self._watch.close()
             self._watch = None

@@ -53,6 +53,12 @@ def finish(process, folder):
     return {name: (folder / name).read_bytes() for name in ("scores.json", "photos.jsonl")}
 
 
+def wait_for_work(folder, process):
+    """Return when the run has claimed its folder."""
+    while not (folder / "run.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
 def finished(folder):
     """Label maps with their time of writing."""
     return {p.stem: p.stat().st_mtime_ns for p in (folder / "labels").glob("*.png")}
@@ -61,8 +67,10 @@ def finished(folder):
 def torture(work, data, processes, options, generator):
     """Kill and resume runs; counts of kills, photos lost and photos done twice."""
     whole = work / f"whole{processes}"
+    process = start(whole, data, options.photos, processes, options.model)
+    wait_for_work(whole, process)
     began = time.monotonic()
-    expected = finish(start(whole, data, options.photos, processes, options.model), whole)
+    expected = finish(process, whole)
     length = time.monotonic() - began
     kills = different = lost = twice = in_progress = 0
     attempt = 0
@@ -71,7 +79,8 @@ def torture(work, data, processes, options, generator):
         folder = work / f"run{processes}_{attempt}"
         process = start(folder, data, options.photos, processes, options.model)
         try:
-            # Up to the length of a whole run: during imports, work, and the writing of results.
+            # From when the folder is claimed to the writing of results; imports are harmless.
+            wait_for_work(folder, process)
             process.wait(generator.uniform(0, length))
             continue  # it was done before the kill
         except subprocess.TimeoutExpired:
