@@ -89,10 +89,10 @@ def test_the_whole_space_is_tried_once(tmp_path, kind):
 def test_samplers_differ_and_are_seeded(tmp_path):
     def order(kind, seed):
         study = study_in(tmp_path, kind, seed, storage=MEMORY)
-        run_trials(study, objective, 20)
+        run_trials(study, objective, 14)
         return settings_in(study)
 
-    assert order("grid", 0) == settings_of(CHOICES)[:20]
+    assert order("grid", 0) == settings_of(CHOICES)[:14]
     assert order("random", 0) == order("random", 0)
     assert order("random", 0) != order("random", 1)
     assert order("tpe", 0) == order("tpe", 0)
@@ -264,7 +264,7 @@ def arguments(tmp_path, scenes_root, tiny_blip_path, monkeypatch):
         "--space.thresholds=[0.1, 0.3]",
         "--space.rounds=[1, 2]",
         "--space.patches=[4]",
-        "--study.trials=12",
+        "--study.trials=11",
         "--study.photos=4",
         "--study.parts=2",
     ]
@@ -279,7 +279,7 @@ def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root
     main(["tune", *arguments, "--study.keep=1", "--validate=true"])
     folder = tmp_path / "run"
     rows = trials_of(folder)
-    assert len(rows) == 12
+    assert len(rows) == 11
     best = max(rows, key=lambda row: (float(row["reward"]), float(row["margin"])))
     overlay = yaml.safe_load((folder / "tune" / "best.yaml").read_text())["model"]
     assert str(overlay["layer"]) == best["layer"]
@@ -346,6 +346,7 @@ def gathered_ids(data):
 
 
 def test_masks_are_not_seen(arguments, tmp_path, monkeypatch):
+    arguments += ["--study.trials=5", "--study.keep=1"]
     main(["tune", *arguments])
     before = trials_of(tmp_path / "run")
     original = PhotoDataset.__getitem__
