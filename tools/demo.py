@@ -1,7 +1,7 @@
 """The demo: segment and score the drawn scenes, say what Salience DropOut brings, draw a picture.
 
 Runs the command line once for each row of the table, on the shipped model; all runs can be
-resumed, so a second call takes seconds. Settings were chosen on the scenes' dev split.
+resumed, so a second call takes seconds. All settings were chosen on the scenes' dev split.
 """
 
 from __future__ import annotations
@@ -21,18 +21,34 @@ from ovss.segmentation import Segmentation
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "GradCAM + Salience DropOut": ("", []),
-    "GradCAM, one round": ("_one_round", ["--model.dropout.rounds=1"]),
+    "GradCAM, one round": (
+        "_one_round",
+        ["--model.dropout.rounds=1", "--model.labeller.threshold=0.01"],
+    ),
     "attention alone": (
         "_attention",
-        ["--model.dropout.rounds=1", "--model.dropout.relevance=attention"],
+        [
+            "--model.dropout.rounds=1",
+            "--model.dropout.relevance=attention",
+            "--model.labeller.threshold=0.01",
+        ],
+    ),
+    "settings chosen with dev masks": (
+        "_dev_masks",
+        [
+            "--model.dropout.rounds=3",
+            "--model.dropout.patches=8",
+            "--model.labeller.threshold=0.01",
+        ],
     ),
     "classes proposed by ITM": ("_itm", ["--model.proposals=itm"]),
     "all classes in every photo": ("_all", ["--model.proposals=all"]),
 }
 """Label -> the run folder's ending and what it changes of configs/demo.yaml.
 
-The first one is the default pipeline, with the image-level labels as the classes to look for. The
-threshold is each of the first three's best on the dev split, the same for all of them.
+The first is the default pipeline: image-level labels as the classes to look for, and the settings
+that `tune` found on the dev split without masks. The three after it have the best threshold (and,
+for the fourth, rounds and patches) on the dev split with masks.
 """
 
 
