@@ -367,15 +367,10 @@ def forker():
     forker.close()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGTERM, REQUEUE),
-        (signal.SIGUSR1, REQUEUE),
-        (signal.SIGKILL, -signal.SIGKILL),
-    ],
-)
-def test_a_stopped_run_is_taken_up(forker, scenes_root, tiny_blip_path, tmp_path, number, code):
+@pytest.fixture(scope="module")
+def start(forker, scenes_root, tiny_blip_path):
+    """Starts a run of eight batches in a process of its own."""
+
     def start(folder):
         return forker.start(
             [
@@ -387,9 +382,29 @@ def test_a_stopped_run_is_taken_up(forker, scenes_root, tiny_blip_path, tmp_path
                 f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
                 f"--trainer.default_root_dir={folder}",
             ],
-            tmp_path / "log",
+            folder.with_suffix(".log"),
         )
 
+    return start
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    run = start(folder)
+    assert run.wait(120) == 0, run.output
+    return results(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, REQUEUE),
+        (signal.SIGUSR1, REQUEUE),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_stopped_run_is_taken_up(start, uninterrupted, tmp_path, number, code):
     run = tmp_path / "run"
     first = start(run)
     until(lambda: any((run / "labels").glob("*.png")), timeout=120)
@@ -403,9 +418,7 @@ def test_a_stopped_run_is_taken_up(forker, scenes_root, tiny_blip_path, tmp_path
     second = start(run)
     assert second.wait(120) == 0, second.output
     assert f"{done} of 8 photos are finished already" in second.output
-    whole = start(tmp_path / "whole")
-    assert whole.wait(120) == 0
-    assert results(run) == results(tmp_path / "whole")
+    assert results(run) == uninterrupted
 
 
 def test_settings_that_do_not_decide_the_result_are_free(go, tmp_path):
