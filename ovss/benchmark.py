@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from ovss.captions import normalise_names
+
 Protocol = Literal["standard", "released"]
 """`standard`: the field's scoring (mmsegmentation's). `released`: the paper's own code's."""
 
@@ -123,6 +125,7 @@ def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
     synonyms = tuple(
         tuple(name.strip() for name in line.split(";") if name.strip()) for line in classes
     )
+    normalise_names([name for names in synonyms for name in names])
     for line, names in zip(classes, synonyms, strict=True):
         if not names:
             raise ValueError(f"Expected class names, but got {line!r} among {list(classes)}.")

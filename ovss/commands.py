@@ -54,7 +54,7 @@ def compare(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "train_free_eval.py compare",
         description="Compare runs of one benchmark with the first of them. Writes a table with "
-        "differences of mIoU and 95 %% paired bootstrap intervals over photos, and an HTML report.",
+        "differences of mIoU and 95 % paired bootstrap intervals over photos, and an HTML report.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ovss.signals import REQUEUE, stop
 
@@ -58,8 +58,17 @@ def manners(args: Sequence[str]) -> Iterator[list[str]]:
         sys.stderr.write(f"error: {error or type(error).__name__}\n")
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        sys.exit(130)
+        _stopped()
+    except SystemExit as leaving:
+        # Lightning turns Ctrl-C during a run into exit code 1, which here means an error.
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    sys.stderr.write("stopped; start the same command again to go on\n")
+    sys.exit(130)
 
 
 def quieten() -> None:

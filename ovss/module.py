@@ -156,6 +156,12 @@ class PnPOVSS(LightningModule):
             "layer": self.layer,
             "head": self.head,
             "proposals": self.proposer.name,
+            "rounds": self.dropout.rounds,
+            "patches": self.dropout.patches,
+            "relevance": self.dropout.relevance,
+            "threshold": self.labeller.threshold,
+            "blur": self.labeller.blur,
+            "crf": self.labeller.crf is not None,
         }
 
     # ---- the method ----------------------------------------------------------------------------

@@ -104,3 +104,11 @@ def test_demo_configuration_is_the_demo_models_own():
     shipped = yaml.safe_load((ROOT / "ovss" / "demo" / "model.yaml").read_text())
     demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     assert demo["model"] == shipped["model"]
+
+
+def test_scores_name_what_they_depend_on(arguments, tmp_path):
+    main(["test", *arguments, "--model.dropout.rounds=1", "--model.labeller.crf=null"])
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["rounds"] == 1
+    assert scores["crf"] is False
+    assert {"patches", "relevance", "threshold", "blur"} <= set(scores)

@@ -161,3 +161,22 @@ def test_silence(caplog):
         p.advance(2)
     assert (p.done, console.file.getvalue(), caplog.messages) == (2, "", [])
     assert p.line(1.0) == "x: 2 photos, 2.0 photos/s"
+
+
+def test_an_interrupt_that_lightning_turned_into_exit_code_1_is_130(capsys):
+    def as_lightning_does():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    with pytest.raises(SystemExit) as leaving, manners([]):
+        as_lightning_does()
+    assert leaving.value.code == 130
+    assert "start the same command again" in capsys.readouterr().err
+
+
+def test_other_exits_keep_their_code():
+    with pytest.raises(SystemExit) as leaving, manners([]):
+        sys.exit(75)
+    assert leaving.value.code == 75

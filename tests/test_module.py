@@ -215,3 +215,8 @@ def test_proposals_are_kept_for_runs_beside(tmp_path, tiny_blip, scenes_root, mo
     )
     run("second", 0.3)
     assert list((tmp_path / "proposals").iterdir())
+
+
+def test_a_class_of_ones_own_is_named_once():
+    with pytest.raises(ValueError, match="'sun' occurs twice"):
+        of_classes(["sun", "tree", "sun"])

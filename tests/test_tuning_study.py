@@ -399,7 +399,7 @@ def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
     monkeypatch.setattr("ovss.tuning.lightning.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["tune", *arguments])
-    assert "pip install 'ovss[tune]'" in capsys.readouterr().err
+    assert "pip install -e '.[tune]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def tune_with_trainer(
     if missing:
         raise ValueError(
             f"Expected {' and '.join(missing)} for `tune`, but not installed; run "
-            "`pip install 'ovss[tune]'`."
+            "`pip install -e '.[tune]'` in the checkout."
         )
     if datamodule is None:
         raise ValueError(
