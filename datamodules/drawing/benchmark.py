@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from datamodules.drawing.scene import draw_scene
+from ovss.benchmark import voc_palette
 
 TRAIN_SEED = 0
 """Training scenes have the seeds from here on, below `DEV_SEED`."""
@@ -19,23 +20,13 @@ VAL_SEED = 20_000_000
 _CHUNK = 25
 
 
-def _voc_palette() -> list[int]:
-    """PASCAL VOC's colours, 256 x RGB: the bits of an index, three at a time, high bit first."""
-    palette = []
-    for index in range(256):
-        for channel in range(3):
-            bits = ((index >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
-            palette.append(sum(bits))
-    return palette
-
-
 def _write_scene(folder: Path, size: int, scene: tuple[str, int]) -> None:
     name, seed = scene
     photo, mask = draw_scene(seed, size)
     # Full colour resolution: the patterns that tell the classes apart are a few pixels wide.
     Image.fromarray(photo).save(folder / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
     image = Image.fromarray(mask)
-    image.putpalette(_voc_palette())
+    image.putpalette([value for colour in voc_palette(256) for value in colour])
     image.save(folder / "SegmentationClass" / f"{name}.png")
 
 
