@@ -14,12 +14,14 @@ from ovss.captions import Caption
 from ovss.demo import CHECKPOINT as DEMO
 from ovss.vlm.attention import fuse_blip_vision
 from ovss.vlm.base import VLM, ImageStatistics, Tokens, probabilities_from_hooks
-from ovss.vlm.loading import checkpoint_name, load_pretrained, preprocessor_config, resize_positions
-
-CLIP_STATISTICS = ImageStatistics(
-    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from ovss.vlm.loading import (
+    CLIP_STATISTICS,
+    checkpoint_name,
+    image_statistics,
+    load_pretrained,
+    new_grid,
+    resize_positions,
 )
-"""The statistics BLIP was trained with (those of CLIP)."""
 
 
 class BlipITM(VLM):
@@ -86,24 +88,13 @@ class BlipITM(VLM):
         model, tokenizer = load_pretrained(
             BlipForImageTextRetrieval, name_or_path, revision, "blip"
         )
-        preprocessing = preprocessor_config(name_or_path, revision)
-        statistics = ImageStatistics(
-            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),
-            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),
-        )
         vision = model.config.vision_config
-        if image_size is not None and image_size != vision.image_size:
-            if image_size < vision.patch_size or image_size % vision.patch_size:
-                raise ValueError(
-                    f"Expected `image_size` to be a multiple of the patch size "
-                    f"{vision.patch_size}, but got {image_size}."
-                )
+        grid = new_grid(vision, image_size)
+        if grid is not None:
             embeddings = model.vision_model.embeddings
-            embeddings.position_embedding = resize_positions(
-                embeddings.position_embedding, image_size // vision.patch_size
-            )
+            embeddings.position_embedding = resize_positions(embeddings.position_embedding, grid)
             vision.image_size = embeddings.image_size = image_size
-        return cls(model, tokenizer, name, statistics)
+        return cls(model, tokenizer, name, image_statistics(name_or_path, revision))
 
     def _prepare_ids(self, input_ids: Tensor) -> Tensor:
         # transformers leaves [CLS] in place; BLIP's matching head was trained on [ENC].

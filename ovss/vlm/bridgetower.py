@@ -15,8 +15,14 @@ from torch import Tensor, nn
 
 from ovss.captions import Caption
 from ovss.vlm.base import VLM, ImageStatistics, Tokens, start_graph
-from ovss.vlm.blip import CLIP_STATISTICS
-from ovss.vlm.loading import checkpoint_name, load_pretrained, preprocessor_config, resize_positions
+from ovss.vlm.loading import (
+    CLIP_STATISTICS,
+    checkpoint_name,
+    image_statistics,
+    load_pretrained,
+    new_grid,
+    resize_positions,
+)
 
 ATTENTION = "ovss_recorded"
 """Name under which `recorded_attention` stands in transformers' `AttentionInterface`."""
@@ -86,26 +92,16 @@ class BridgeTowerITM(VLM):
         model, tokenizer = load_pretrained(
             _architecture(), name_or_path, revision, "bridgetower", optional="itc_"
         )
-        preprocessing = preprocessor_config(name_or_path, revision)
-        statistics = ImageStatistics(
-            tuple(preprocessing.get("image_mean", CLIP_STATISTICS.mean)),
-            tuple(preprocessing.get("image_std", CLIP_STATISTICS.std)),
-        )
         vision = model.config.vision_config
-        if image_size is not None and image_size != vision.image_size:
-            if image_size < vision.patch_size or image_size % vision.patch_size:
-                raise ValueError(
-                    f"Expected `image_size` to be a multiple of the patch size "
-                    f"{vision.patch_size}, but got {image_size}."
-                )
+        grid = new_grid(vision, image_size)
+        if grid is not None:
             embeddings = model.bridgetower.vision_model.visual.embeddings
-            table = resize_positions(
-                embeddings.position_embedding.weight, image_size // vision.patch_size
-            )
+            table = resize_positions(embeddings.position_embedding.weight, grid)
             embeddings.position_embedding = nn.Embedding.from_pretrained(table, freeze=True)
             embeddings.num_positions, embeddings.num_patches = len(table), len(table) - 1
             embeddings.position_ids = torch.arange(len(table))[None]
             vision.image_size = embeddings.image_size = image_size
+        statistics = image_statistics(name_or_path, revision)
         return cls(model, tokenizer, checkpoint_name(name_or_path, revision), statistics)
 
     @torch.no_grad()

@@ -10,6 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovss.vlm.base import ImageStatistics
+
+CLIP_STATISTICS = ImageStatistics(
+    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+)
+"""The statistics of CLIP, which BLIP and BridgeTower were trained with, too."""
+
 
 def load_pretrained(
     architecture: Any,
@@ -121,6 +128,35 @@ def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[
         _raise_exceptions_for_connection_errors=False,
     )
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def image_statistics(name_or_path: str | Path, revision: str | None) -> ImageStatistics:
+    """The checkpoint's pixel statistics; CLIP's where it names none."""
+    config = preprocessor_config(name_or_path, revision)
+    return ImageStatistics(
+        tuple(config.get("image_mean", CLIP_STATISTICS.mean)),
+        tuple(config.get("image_std", CLIP_STATISTICS.std)),
+    )
+
+
+def new_grid(vision: Any, image_size: int | None) -> int | None:
+    """Patches a side at another image size; None where it is the checkpoint's own.
+
+    Args:
+        vision: the checkpoint's vision config, with `image_size` and `patch_size`.
+        image_size: side of the square input in pixels; None for the checkpoint's own.
+
+    Raises:
+        ValueError: it is no multiple of the patch size.
+    """
+    if image_size is None or image_size == vision.image_size:
+        return None
+    if image_size < vision.patch_size or image_size % vision.patch_size:
+        raise ValueError(
+            f"Expected `image_size` to be a multiple of the patch size {vision.patch_size}, but "
+            f"got {image_size}."
+        )
+    return image_size // vision.patch_size
 
 
 def resize_positions(positions: Tensor, grid: int) -> nn.Parameter:
