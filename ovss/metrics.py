@@ -113,8 +113,8 @@ def confusion_matrix(
             f"{tuple(predicted.shape)}."
         )
     predicted = predicted.to(true.device)
-    # Bytes, as masks and label maps are, are counted pair by pair first: some ten times faster, because
-    # pixels are then neither picked out nor widened to 64 bits.
+    # Bytes, as masks and label maps are, are counted pair by pair first: some ten times faster,
+    # because pixels are then neither picked out nor widened to 64 bits.
     pairs = None
     if predicted.dtype == true.dtype == torch.uint8:
         pairs = torch.bincount((true.int() * 256 + predicted).flatten(), minlength=256**2)
