@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +106,7 @@ class Labeller:
                 "overflows: run it in float32 or bfloat16."
             )
         # Under autocast the products would be rounded to 8 bits.
-        with torch.autocast(maps.device.type, enabled=False):
+        with torch.autocast(maps.device.type, enabled=False), full_float32():
             return self._channels(maps.float(), size, background, rescale)
 
     def _channels(
@@ -126,6 +128,35 @@ class Labeller:
             varies = classes.amax((-2, -1), keepdim=True) > classes.amin((-2, -1), keepdim=True)
             classes = torch.where(varies, min_max(rows @ classes @ columns.T), 0.0)
         return classes
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 matrices in float32, whatever is allowed elsewhere.
+
+    `torch.set_float32_matmul_precision("high")` and TF32 are there to make models fast. The
+    products here are interpolation and blur: rounded to 10 bits they move the borders of classes,
+    and they take next to no time. The setting is the process's, not the thread's.
+    """
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        # Since torch 2.9 each backend has its own setting, and the older function may refuse.
+        mkldnn: Any = torch.backends.mkldnn  # its settings are made up at import
+        backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+        before = [backend.fp32_precision for backend in backends]
+        try:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
+    else:
+        allowed = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            torch.set_float32_matmul_precision(allowed)
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import interpolate
+from torch.overrides import TorchFunctionMode
 
 from ovss.captions import Caption
 from ovss.crf import DenseCRF
@@ -226,3 +227,61 @@ def test_labelling_ignores_autocast(crf):
     expected = labeller(maps, photo)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(labeller(maps, photo), expected)
+
+
+# ---- precision -----------------------------------------------------------------------------------
+
+
+def allowed():
+    """What float32 matrix products may be rounded to on a GPU."""
+    backend = torch.backends.cuda.matmul
+    if hasattr(backend, "fp32_precision"):
+        return backend.fp32_precision
+    return torch.get_float32_matmul_precision()
+
+
+class Products(TorchFunctionMode):
+    """Notes the precision that each matrix product is computed with."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.__matmul__, torch.Tensor.matmul, torch.matmul):
+            self.seen.append(allowed())
+        return function(*args, **(kwargs or {}))
+
+
+def old_way():
+    torch.set_float32_matmul_precision("high")
+
+
+def new_way():
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("since torch 2.9")
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+@pytest.fixture
+def highest():
+    """Full precision again afterwards, whatever the test sets."""
+    yield
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("highest")
+@pytest.mark.parametrize("allow", [old_way, new_way])
+def test_coarse_products_are_not_for_label_maps(allow):
+    allow()
+    coarse = allowed()
+    assert coarse in ("high", "tf32")
+    products = Products()
+    with products:
+        Labeller(crf=None)(random_maps(), photo_of((20, 31)))
+    assert len(products.seen) == 4  # interpolation and blur, rows and columns
+    assert set(products.seen) <= {"highest", "ieee"}
+    assert allowed() == coarse
