@@ -232,6 +232,15 @@ def test_features_of_one_photo_serve_all_captions(tiny_blip, pixels):
     assert shared.shape == (3, 2)
 
 
+def test_captions_in_one_sequence_do_not_see_each_other(tiny_blip, pixels):
+    features = tiny_blip.encode_image(pixels)
+    captions = [CAPTIONS[:2], CAPTIONS, CAPTIONS[2:]]  # of different lengths and numbers
+    together = tiny_blip.match_each(features, captions)
+    for row, own in enumerate(captions):
+        alone = torch.cat([tiny_blip.match(features[row : row + 1], [c]) for c in own])
+        torch.testing.assert_close(together[row], alone, atol=1e-6, rtol=1e-5)
+
+
 def test_embeddings_give_the_contrastive_similarities(tiny_blip, unmodified, pixels):
     plain = tiny_blip.tokenizer([c.text for c in CAPTIONS], padding=True, return_tensors="pt")
     with torch.no_grad():

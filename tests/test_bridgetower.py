@@ -251,3 +251,12 @@ def test_contrastive_heads_where_the_checkpoint_has_them(tmp_path):
     bare = BridgeTowerITM.from_pretrained(tiny.save(tmp_path / "bare", bare))
     with pytest.raises(ValueError, match=r"contrastive heads"):
         bare.embed_image(bare.encode_image(photos))
+
+
+def test_each_photo_is_matched_with_its_own_captions(tokenizer):
+    vlm = BridgeTowerITM(tiny.bridgetower(), tokenizer)
+    features = vlm.encode_image(pixels(vlm))
+    together = vlm.match_each(features, [CAPTIONS, CAPTIONS[1:]])
+    for row, own in enumerate([CAPTIONS, CAPTIONS[1:]]):
+        alone = torch.cat([vlm.match(features[row : row + 1], [caption]) for caption in own])
+        torch.testing.assert_close(together[row], alone, atol=1e-6, rtol=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ovss.captions import TEMPLATE
+from ovss.captions import TEMPLATE, Caption
 from ovss.tuning.photos import chunked
 from ovss.vlm.base import VLM, ImageStatistics
 
@@ -193,7 +193,7 @@ class ItcScorer(Scorer):
 
 
 class ItmScorer(Scorer):
-    """The VLM's image-text-matching head: no second model, and one text pass for each name.
+    """The VLM's image-text-matching head: no second model.
 
     Args:
         vlm: any.
@@ -208,19 +208,16 @@ class ItmScorer(Scorer):
         self.size = vlm.image_size
         self.statistics = vlm.statistics
         self.device = vlm.device
+        self._captions: dict[str, Caption] = {}
 
     def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
         """See `Scorer`: the logit of a match less that of none."""
+        for name in {name for own in names for name in own} - self._captions.keys():
+            (self._captions[name],) = self.vlm.captions([name], self.template)
         features = self.vlm.encode_image(pixel_values)
-        owners = [row for row, own in enumerate(names) for _ in own]
-        captions = [
-            caption
-            for own in names
-            for name in own
-            for caption in self.vlm.captions([name], self.template)
-        ]
-        logits = self.vlm.match(features[torch.tensor(owners, device=features.device)], captions)
-        return list((logits[:, 1] - logits[:, 0]).split([len(own) for own in names]))
+        captions = [[self._captions[name] for name in own] for own in names]
+        logits = self.vlm.match_each(features, captions)
+        return [each[:, 1] - each[:, 0] for each in logits]
 
 
 def make_scorer(

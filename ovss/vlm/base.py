@@ -132,9 +132,9 @@ class VLM(nn.Module, ABC):
             # -1: the maps leave out the leading special token.
             tuple(
                 tuple(token - 1 for token in group)
-                for group in class_tokens(caption, [(int(a), int(b)) for a, b in offsets])
+                for group in class_tokens(caption, [(a, b) for a, b in offsets])
             )
-            for caption, offsets in zip(captions, encoded["offset_mapping"], strict=True)
+            for caption, offsets in zip(captions, encoded["offset_mapping"].tolist(), strict=True)
         )
         return Tokens(
             self._prepare_ids(encoded["input_ids"]).to(self.device),
@@ -176,6 +176,19 @@ class VLM(nn.Module, ABC):
     def match(self, features: Tensor, captions: Sequence[Caption]) -> Tensor:
         """Match logits `(B, 2)` of B captions and the features of B photos, or of one for all."""
         return self._match(features, self.tokenize(captions))
+
+    @torch.no_grad()
+    def match_each(self, features: Tensor, captions: Sequence[Sequence[Caption]]) -> list[Tensor]:
+        """Match logits `(K_i, 2)` of each photo and its own captions.
+
+        Args:
+            features: of B photos, from `encode_image`.
+            captions: for each photo its captions, one or more.
+        """
+        counts = [len(own) for own in captions]
+        rows = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)])
+        tokens = self.tokenize([caption for own in captions for caption in own])
+        return list(self._match(features[rows.to(features.device)], tokens).split(counts))
 
     def embed_image(self, features: Tensor) -> Tensor:
         """Image embeddings `(B, E)` of unit length, from `encode_image`'s features.

@@ -118,6 +118,34 @@ class BlipITM(VLM):
         return self.model.itm_head(hidden[:, 0])
 
     @torch.no_grad()
+    def match_each(self, features: Tensor, captions: Sequence[Sequence[Caption]]) -> list[Tensor]:
+        """See `VLM.match_each`: a photo's captions share its keys and values.
+
+        They stand behind each other in one sequence, each with positions of its own, and no token
+        sees another caption's.
+        """
+        tokens = self.tokenize([caption for own in captions for caption in own])
+        counts, length = [len(own) for own in captions], tokens.input_ids.shape[1]
+        most, device = max(counts), tokens.input_ids.device
+        filled = torch.arange(most) < torch.tensor(counts)[:, None]
+        filled = filled.to(device)
+        ids = tokens.input_ids.new_zeros(len(counts), most, length)
+        seen = torch.zeros(len(counts), most, length, dtype=torch.bool, device=device)
+        ids[filled], seen[filled] = tokens.input_ids, tokens.attention_mask.bool()
+        text = self.model.text_encoder
+        embedded = text.embeddings(
+            input_ids=ids.flatten(1), position_ids=torch.arange(length, device=device).repeat(most)
+        )
+        caption = torch.arange(most, device=device).repeat_interleave(length)
+        visible = (caption[:, None] == caption) & seen.flatten(1)[:, None, :]
+        mask = torch.where(visible, 0.0, torch.finfo(embedded.dtype).min).to(embedded.dtype)
+        hidden = text.encoder(
+            embedded, attention_mask=mask[:, None], encoder_hidden_states=features
+        ).last_hidden_state
+        first = hidden.view(len(counts), most, length, -1)[:, :, 0]
+        return list(self.model.itm_head(first[filled]).split(counts))
+
+    @torch.no_grad()
     def embed_image(self, features: Tensor) -> Tensor:
         """See `VLM.embed_image`."""
         return nn.functional.normalize(self.model.vision_proj(features[:, 0]), dim=-1)
