@@ -47,6 +47,7 @@ class Progress:
         interval: seconds between two lines where there is no terminal.
         enabled: False counts in silence.
         console: where to; default: standard error, so that output can be piped.
+        before: how many of the total were done before; they are no part of the rate.
 
     Example:
         >>> with Progress("segment", total=2, enabled=False) as progress:
@@ -63,6 +64,7 @@ class Progress:
         interval: float = 60.0,
         enabled: bool = True,
         console: Console | None = None,
+        before: int = 0,
     ) -> None:
         self.what = what
         self.total = total
@@ -70,7 +72,7 @@ class Progress:
         self.interval = interval
         self.enabled = enabled
         self.console = console or Console(stderr=True)
-        self.done = 0
+        self.done = self.before = before
         self._began = self._said = time.monotonic()
         self._bar: Bar | None = None
 
@@ -86,7 +88,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self._bar.add_task(self.what, total=self.total)
+            self._bar.add_task(self.what, total=self.total, completed=self.done)
             self._bar.start()
         return self
 
@@ -112,7 +114,7 @@ class Progress:
 
     def line(self, seconds: float) -> str:
         """What is done after so many seconds, in words."""
-        rate = self.done / max(seconds, 1e-9)
+        rate = (self.done - self.before) / max(seconds, 1e-9)
         if self.total is None:
             return f"{self.what}: {self.done} {self.unit}, {rate:.1f} {self.unit}/s"
         left = (self.total - self.done) / max(rate, 1e-9)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ovss.commands import main
+from ovss.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +47,24 @@ def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
     assert f"mIoU {100 * scores['mIoU']:.1f}" in line
     assert "protocol standard" in line
     assert "3 photos" in line
+
+
+def test_a_finished_run_says_that_nothing_was_left(arguments, tmp_path, capsys, monkeypatch):
+    main(["test", *arguments])
+    assert "3 photos done, " in capsys.readouterr().out
+    begun = []
+    monkeypatch.setattr(
+        "ovss.callbacks.progress.Progress",
+        lambda what, total, **settings: (
+            begun.append((what, total, settings["before"])) or Progress(what, total, **settings)
+        ),
+    )
+    main(["test", *arguments])
+    printed = capsys.readouterr().out
+    assert f"nothing was left to do; results in {tmp_path / 'run'}" in printed
+    assert "photos done" not in printed
+    main(["predict", *arguments])  # whose loop asks the loader more than that of `test`
+    assert begun == [("test", 3, 3), ("predict", 3, 3)]
 
 
 def test_predict_scores_the_same(arguments, tmp_path):

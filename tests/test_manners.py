@@ -144,6 +144,14 @@ def test_a_log_file_gets_a_line_an_interval_without_control_codes(monkeypatch, c
     assert console.file.getvalue() == ""
 
 
+def test_what_was_done_before_is_no_part_of_the_rate():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Progress("test", 400, console=console, before=390) as shown:
+        shown.advance(5)
+    assert shown.line(10.0) == "test: 395 of 400 photos, 0.5 photos/s, 10 s left"
+    assert "395/400" in console.file.getvalue()
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_counts():
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with Progress("segment", 7, unit="photos", console=console) as shown:

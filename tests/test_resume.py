@@ -13,6 +13,7 @@ import pytest
 import torch
 from forker import Forker, until
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, PngImagePlugin
 
 import datamodules.dataset
@@ -47,7 +48,14 @@ class Counter(PnPOVSS):
 def go(tmp_path, tiny_blip, scenes_root):
     """Test on eight scenes, four batches, with a run folder; gives the module."""
 
-    def run(root=scenes_root, folder=tmp_path / "run", method="test", workers=0, **settings):
+    def run(
+        root=scenes_root,
+        folder=tmp_path / "run",
+        method="test",
+        workers=0,
+        callbacks=(),
+        **settings,
+    ):
         module = Counter(tiny_blip, **{**FAST, **settings})
         trainer = Trainer(
             logger=False,
@@ -56,7 +64,7 @@ def go(tmp_path, tiny_blip, scenes_root):
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[RunFolder(), ResultsWriter(show=False)],
+            callbacks=[RunFolder(), ResultsWriter(show=False), *callbacks],
         )
         data = Scenes(root, batch_size=2, num_workers=workers)
         quiet = {"verbose": False} if method == "test" else {"return_predictions": False}
@@ -81,9 +89,14 @@ def ids(*numbers):
 def test_finished_photos_are_not_done_again(go, tmp_path):
     assert go().seen == ids(*range(8))
     before = results(tmp_path / "run")
+    timing = (tmp_path / "run" / "timing.json").read_text()
+    assert json.loads(timing)["photos"] == 8
     assert not hasattr(go(), "seen")
     assert results(tmp_path / "run") == before
-    assert json.loads((tmp_path / "run" / "timing.json").read_text())["photos"] == 0
+    assert (tmp_path / "run" / "timing.json").read_text() == timing
+    (tmp_path / "run" / "labels" / "val_00002.png").unlink()
+    go()
+    assert json.loads((tmp_path / "run" / "timing.json").read_text())["photos"] == 2
 
 
 def test_a_batch_is_done_as_a_whole(go, tmp_path):
@@ -161,6 +174,20 @@ def test_what_predict_did_is_scored_by_test(go, tmp_path):
     go(method="predict")
     before = results(tmp_path / "run")
     assert not hasattr(go(method="test"), "seen")
+    assert results(tmp_path / "run") == before
+
+
+class IndexWriter(BasePredictionWriter):
+    """Someone's writer, for which Lightning asks the loader what it gave out."""
+
+    def write_on_batch_end(self, *args):
+        pass
+
+
+def test_a_finished_run_can_be_predicted_again(go, tmp_path):
+    go()
+    before = results(tmp_path / "run")
+    assert not hasattr(go(method="predict", callbacks=[IndexWriter("batch")]), "seen")
     assert results(tmp_path / "run") == before
 
 

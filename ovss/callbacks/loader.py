@@ -30,14 +30,18 @@ class LoaderWatch(Callback):
         self._seen = 0
         self._said = False
 
-    def _start(self) -> None:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
         self._ended = time.perf_counter()
         self._began = self._waited = 0.0
         self._seen, self._said = 0, False
 
-    def _batch_came(self, module: Any) -> None:
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """A batch has come."""
         now = time.perf_counter()
-        times = getattr(module, "times", None)
+        times = getattr(pl_module, "times", None)
         if times is not None:
             times.add("load", now - self._ended)
         if self._seen:
@@ -45,7 +49,10 @@ class LoaderWatch(Callback):
         else:
             self._began = now
 
-    def _batch_done(self, trainer: Trainer) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """A batch is done."""
         self._ended = time.perf_counter()
         self._seen += 1
         spent = self._ended - self._began
@@ -61,36 +68,7 @@ class LoaderWatch(Callback):
             "" if workers is None else f" (num_workers={workers})",
         )
 
-    # Lightning's hooks for testing and predicting.
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start()
-
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start()
-
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """A batch has come."""
-        self._batch_came(pl_module)
-
-    def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """A batch has come."""
-        self._batch_came(pl_module)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """A batch is done."""
-        self._batch_done(trainer)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        """A batch is done."""
-        self._batch_done(trainer)
+    # Predicting goes the same way.
+    on_predict_epoch_start = on_test_epoch_start
+    on_predict_batch_start = on_test_batch_start
+    on_predict_batch_end = on_test_batch_end

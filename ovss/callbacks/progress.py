@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from ovss.benchmark import PhotoBatch
+from ovss.callbacks.run_folder import done_before
 from ovss.progress import Progress
 
 
@@ -37,32 +38,18 @@ class PhotoProgress(ProgressBar):
         if self._progress is not None:
             self._progress.console.print(*args)
 
-    def _start(self, trainer: Trainer, what: str) -> None:
-        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-        total = None if dataset is None else len(dataset)
-        self._progress = Progress(what, total, interval=self.interval, enabled=self._enabled)
-        self._progress.__enter__()
-
-    def _advance(self, trainer: Trainer, batch: Any) -> None:
-        # The first process stands for all: batches are dealt in turn, so all are about as far.
-        photos = len(batch.ids) if isinstance(batch, PhotoBatch) else 1
-        if self._progress is not None:
-            self._progress.advance(photos * trainer.world_size)
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-            self._progress = None
-
-    # Lightning's hooks for testing and predicting.
-
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        self._start(trainer, "test")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        self._start(trainer, "predict")
+        """Show the bar, with what an earlier start of the run finished as done."""
+        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        what = trainer.state.fn.value if trainer.state.fn is not None else "run"
+        self._progress = Progress(
+            what,
+            None if dataset is None else len(dataset),
+            interval=self.interval,
+            enabled=self._enabled,
+            before=done_before(trainer),
+        )
+        self._progress.__enter__()
 
     def on_test_batch_end(
         self,
@@ -74,30 +61,24 @@ class PhotoProgress(ProgressBar):
         **kwargs: Any,
     ) -> None:
         """Count."""
-        self._advance(trainer, batch)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        """Count."""
-        self._advance(trainer, batch)
+        # The first process stands for all: batches are dealt in turn, so all are about as far.
+        photos = len(batch.ids) if isinstance(batch, PhotoBatch) else 1
+        if self._progress is not None:
+            self._progress.advance(photos * trainer.world_size)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hide the bar."""
-        self._stop()
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hide the bar."""
-        self._stop()
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Hide the bar."""
-        self._stop()
+        self.on_test_end(trainer, pl_module)
+
+    # Predicting goes the same way.
+    on_predict_start = on_test_start
+    on_predict_batch_end = on_test_batch_end
+    on_predict_end = on_test_end

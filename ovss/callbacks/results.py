@@ -11,13 +11,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
-from ovss.callbacks.run_folder import RunFolder, run_folder
+from ovss.callbacks.run_folder import done_before, run_folder
 from ovss.files import write_atomically
 from ovss.report import headline, per_class_table, scores_as_data, write_scores
+from ovss.words import counted
 
 
 class ResultsWriter(Callback):
     """Writes `scores.json`, `per_class.csv` and `timing.json` into the run's folder.
+
+    `timing.json` is of the last start that had photos left to do: a finished run that is started
+    again keeps it.
 
     Args:
         show: print the table of classes and the mIoU line.
@@ -28,12 +32,15 @@ class ResultsWriter(Callback):
         self._began = 0.0
         self._folder = Path()
 
-    def _start(self, trainer: Trainer) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
         self._began = time.perf_counter()
         # Asked for here, on all processes, as it talks to the others.
         self._folder = run_folder(trainer)
 
-    def _finish(self, trainer: Trainer, module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and show, where there was ground truth."""
+        module: Any = pl_module
         if not trainer.is_global_zero or module.results is None:
             return
         seconds = time.perf_counter() - self._began
@@ -46,44 +53,24 @@ class ResultsWriter(Callback):
                 "ids": [each.id for each in module.unreadable],
             }
         write_scores(self._folder, data)
-        done = data["photos"] - _done_before(trainer)
-        timing = {
-            "seconds": round(seconds, 3),
-            "photos": done,
-            "photos_per_second": round(done / seconds, 3),
-            "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
-            "processes": trainer.world_size,
-        }
-        write_atomically(self._folder / "timing.json", json.dumps(timing, indent=2) + "\n")
+        done = data["photos"] - done_before(trainer)
+        work = "nothing was left to do"
+        if done > 0:
+            work = f"{counted(done, 'photo')} done, {done / seconds:.1f} photos/s"
+            timing = {
+                "seconds": round(seconds, 3),
+                "photos": done,
+                "photos_per_second": round(done / seconds, 3),
+                "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
+                "processes": trainer.world_size,
+            }
+            write_atomically(self._folder / "timing.json", json.dumps(timing, indent=2) + "\n")
         if self.show:
             console = Console()
             console.print(per_class_table(data))
             console.print(Text(headline(data), style="bold"), soft_wrap=True)
-            console.print(
-                Text(
-                    f"{done} photos done, {done / seconds:.1f} photos/s; results in {self._folder}"
-                ),
-                soft_wrap=True,
-            )
+            console.print(Text(f"{work}; results in {self._folder}"), soft_wrap=True)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start(trainer)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start(trainer)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and show."""
-        self._finish(trainer, pl_module)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and show, where there was ground truth."""
-        self._finish(trainer, pl_module)
-
-
-def _done_before(trainer: Trainer) -> int:
-    """Photos that the run found finished."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return sum(each.done_before for each in callbacks if isinstance(each, RunFolder))
+    # Predicting goes the same way.
+    on_predict_start = on_test_start
+    on_predict_end = on_test_end

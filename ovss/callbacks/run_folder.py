@@ -267,15 +267,7 @@ class RunFolder(Callback):
         """Take over signals, watch the other processes."""
         self._start(trainer, pl_module)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Take over signals, watch the other processes."""
-        self._start(trainer, pl_module)
-
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Score what was finished before."""
-        self._restore(trainer, pl_module)
-
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Score what was finished before, where there is ground truth."""
         self._restore(trainer, pl_module)
 
@@ -285,17 +277,7 @@ class RunFolder(Callback):
         """Write label maps."""
         self._write(trainer, pl_module, outputs, batch)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Write label maps."""
-        self._write(trainer, pl_module, outputs, batch)
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the other processes."""
-        self._meet(trainer)
-
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the other processes."""
         self._meet(trainer)
 
@@ -303,9 +285,12 @@ class RunFolder(Callback):
         """Write `photos.jsonl`."""
         self._finish(trainer)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write `photos.jsonl`."""
-        self._finish(trainer)
+    # Predicting goes the same way.
+    on_predict_start = on_test_start
+    on_predict_epoch_start = on_test_epoch_start
+    on_predict_batch_end = on_test_batch_end
+    on_predict_epoch_end = on_test_epoch_end
+    on_predict_end = on_test_end
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -332,6 +317,12 @@ def run_folder(trainer: Trainer) -> Path:
     All processes must call it.
     """
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def done_before(trainer: Trainer) -> int:
+    """Photos that a run found finished when it began."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(each.done_before for each in callbacks if isinstance(each, RunFolder))
 
 
 def _children(trainer: Trainer) -> list[Popen]:
