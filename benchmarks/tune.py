@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tune.py speed
     OMP_NUM_THREADS=1 python benchmarks/tune.py scorers
-    OMP_NUM_THREADS=1 python benchmarks/tune.py exhaustive --trials runs/demo/tune/trials.csv
+    python benchmarks/tune.py exhaustive --trials runs/demo/tune/trials.csv
 
 `speed` times the search against the naive way: the same settings on the same photos, each with the
 full passes over all photos (every round of Salience DropOut) and with the reward's texts and black
-photo scored anew. `scorers` says how well each reward ranks settings of one or two rounds by mIoU
-on the dev scenes. `exhaustive` scores every setting of the default space on held-out scenes
-(`--crf` of the best with the dense CRF as well) and says where the search's choice is among them.
+photo scored anew. `scorers` says how well each reward ranks settings by mIoU on the dev scenes.
+`exhaustive` scores every setting of the default space on held-out scenes, through the whole
+pipeline, and says where the search's choice is among them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules import Scenes
-from ovss.labelling import Labeller
 from ovss.method import look
 from ovss.module import PnPOVSS
 from ovss.proposals import OracleProposer
 from ovss.salience import SalienceDropout
 from ovss.segmentation import demo_vlm
 from ovss.tuning.maps import MapStore
+from ovss.tuning.masks import Mask, Masks, make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
-from ovss.tuning.rewards import Negative, Reward
+from ovss.tuning.rewards import Measure, Negative, Reward
 from ovss.tuning.sampling import UntriedSampler
 from ovss.tuning.scorers import make_scorer
 from ovss.tuning.settings import StudySettings
@@ -46,12 +45,22 @@ from ovss.tuning.space import SearchSpace, Setting, settings_of
 from ovss.tuning.study import make_objective, make_pruner, open_storage, open_study, run_trials
 from ovss.tuning.validation import rank_correlation, score_settings
 
+MEASURES: tuple[Measure, ...] = ("margin", "points")
+REWARDS: tuple[tuple[str, Mask, Negative], ...] = (
+    ("itm", "labels", "black"),
+    ("itm", "labels", "complement"),
+    ("itm", "map", "black"),
+    ("itm", "map", "complement"),
+    ("itc", "labels", "black"),
+    ("itc", "labels", "complement"),
+)
+
 
 class Demo:
     """The demo's model and some photos of a split with two classes or more."""
 
     def __init__(self, root: Path, split: str, photos: int) -> None:
-        self.module = PnPOVSS(demo_vlm(), 0, 0, labeller=Labeller(crf=None))
+        self.module = PnPOVSS(demo_vlm(), 0, 0)
         data = Scenes(root, split, num_workers=0)
         data.prepare_data()
         data.spec = self.module.input_spec(data.benchmark)
@@ -73,6 +82,10 @@ class Demo:
         names = [[synonyms[0] for synonyms in own] for own in self.names]
         return Reward(make_scorer(scorer, self.module.vlm), self.photos, names, negative)
 
+    def masks(self, kind: Mask = "labels") -> Masks:
+        """What a setting keeps of a photo."""
+        return make_masks(kind, self.module, self.photos, self.module.vlm.image_size)
+
     def score(self, store: MapStore, settings: Sequence[Setting]) -> list[float]:
         """The mIoU of settings on the photos."""
         return score_settings(self.module, self.loader, self.photos, store, settings)
@@ -82,7 +95,7 @@ def run_naively(demo: Demo, settings: Sequence[Setting]) -> float:
     """Processor seconds for some settings, each from scratch."""
     start = time.process_time()
     for setting in settings:
-        reward = demo.reward()  # texts and black photo, again
+        reward, masks = demo.reward(), demo.masks()  # texts and black photo, again
         for chunk in chunked(len(demo.photos), 16):
             dropout = SalienceDropout(setting.rounds, setting.patches or 1)
             seen = look(
@@ -93,11 +106,14 @@ def run_naively(demo: Demo, settings: Sequence[Setting]) -> float:
                 setting.head,
                 dropout,
             )
-            reward(chunk, [maps.sum(0) for maps in seen.maps], setting.threshold)
+            maps = [each.sum(0) for each in seen.maps]
+            reward(chunk, masks(chunk, maps, setting.threshold))
     return time.process_time() - start
 
 
-def run_search(demo: Demo, space: SearchSpace, trials: int, keep: float) -> tuple[float, Sequence]:
+def run_search(
+    demo: Demo, space: SearchSpace, trials: int, reduction: int
+) -> tuple[float, Sequence]:
     """Processor seconds for a study from the first pass on, and its trials."""
     start = time.process_time()
     settings = StudySettings()
@@ -107,11 +123,12 @@ def run_search(demo: Demo, space: SearchSpace, trials: int, keep: float) -> tupl
             open_storage(None, Path(folder)),
             "speed",
             sampler,
-            make_pruner(keep, settings.warmup),
+            make_pruner(reduction),
             {},
         )
         parts = chunked(len(demo.photos), -(-len(demo.photos) // settings.parts))
-        run_trials(study, make_objective(demo.store(), demo.reward(), parts), trials)
+        objective = make_objective(demo.store(), demo.masks(), demo.reward(), parts)
+        run_trials(study, objective, trials)
         return time.process_time() - start, study.trials
 
 
@@ -128,8 +145,8 @@ def speed(args: argparse.Namespace) -> None:
         order = UntriedSampler(space.choices(demo.module.vlm), "random", 0).order
         naive = 60 * args.naive / run_naively(demo, order[: args.naive])
         rates: list[float] = []
-        for keep, count in ((1.0, 3 * args.naive), (StudySettings().keep, args.trials)):
-            seconds, trials = run_search(demo, space, count, keep)
+        for reduction, count in ((1, 3 * args.naive), (StudySettings().reduction, args.trials)):
+            seconds, trials = run_search(demo, space, count, reduction)
             rates.append(60 * len(trials) / seconds)
         print(
             f"| {title} | {naive:.1f} | {rates[0]:.1f} | {rates[0] / naive:.1f} "
@@ -142,50 +159,41 @@ def scorers(args: argparse.Namespace) -> None:
     """How each reward ranks settings, and the mIoU of what it would choose."""
     demo = Demo(args.data, "dev", args.photos)
     store = demo.store()
-    space = SearchSpace(thresholds=[0.1, 0.3, 0.5], rounds=[1, 2])
-    chosen = settings_of(space.choices(demo.module.vlm))
-    few = min(setting.patches for setting in chosen if setting.patches)
-    chosen = [s for s in chosen if s.rounds == 1 or (s.head == "mean" and s.patches == few)]
+    space = SearchSpace(args.layers, args.heads, [0.01, 0.02, 0.05, 0.1, 0.2, 0.3])
+    chosen = sorted(settings_of(space.choices(demo.module.vlm)), key=lambda s: -s.rounds)
     mious = demo.score(store, chosen)
     print(f"{len(chosen)} settings, {len(demo.photos)} photos, best mIoU {100 * max(mious):.1f}\n")
-    print("| reward | rank correlation | mIoU of its choice |\n|---|---|---|")
-    kinds: tuple[tuple[str, Negative], ...] = (
-        ("itm", "black"),
-        ("itm", "complement"),
-        ("itc", "black"),
-    )
-    for scorer, negative in kinds:
-        reward = demo.reward(scorer, negative)
-        everyone = range(len(demo.photos))
-        points = [reward(everyone, store(s, everyone), s.threshold) for s in chosen]
-        rho = rank_correlation([p.share for p in points], mious)
-        best = max(range(len(chosen)), key=lambda i: (points[i].share, points[i].margin))
-        print(f"| {scorer}, {negative} | {rho:.2f} | {100 * mious[best]:.1f} |", flush=True)
+    print("| scorer | mask | negative | measure | rank correlation | mIoU of its choice |")
+    print("|---|---|---|---|---|---|")
+    everyone = range(len(demo.photos))
+    for scorer, mask, negative in REWARDS:
+        reward, masks = demo.reward(scorer, negative), demo.masks(mask)
+        points = [
+            reward(everyone, masks(everyone, store(s, everyone), s.threshold)) for s in chosen
+        ]
+        for measure in MEASURES:
+            rho = rank_correlation([p.mean(measure) for p in points], mious)
+            best = max(
+                range(len(chosen)), key=lambda i: (points[i].mean(measure), points[i].margin)
+            )
+            row = f"{scorer} | {mask} | {negative} | {measure}"
+            print(f"| {row} | {rho:.2f} | {100 * mious[best]:.1f} |", flush=True)
 
 
 def exhaustive(args: argparse.Namespace) -> None:
     """The mIoU of every setting on held-out scenes, and of the search's choice among them."""
     demo = Demo(args.data, "val", args.photos)
-    store = demo.store()
-    # Most rounds first: their maps hold those of fewer rounds.
     space = SearchSpace(args.layers, args.heads)
+    # Most rounds first: their maps hold those of fewer rounds.
     order = sorted(settings_of(space.choices(demo.module.vlm)), key=lambda s: -s.rounds)
-    plain = demo.score(store, order)
-    ranked = sorted(zip(plain, order, strict=True), key=lambda pair: -pair[0])
-    report("without CRF", ranked, args.trials)
-    if args.crf:
-        demo.module.labeller = replace(demo.module.labeller, crf=Labeller().crf)
-        chosen = [setting for _, setting in ranked[: args.crf]]
-        found = [] if args.trials is None else [best_of(args.trials)]
-        chosen += [setting for setting in found if setting not in chosen]
-        refined = demo.score(store, chosen)
-        ranked = sorted(zip(refined, chosen, strict=True), key=lambda pair: -pair[0])
-        report("with CRF", ranked, args.trials)
+    mious = demo.score(demo.store(), order)
+    ranked = sorted(zip(mious, order, strict=True), key=lambda pair: -pair[0])
+    report(ranked, args.trials)
 
 
-def report(title: str, ranked: list[tuple[float, Setting]], trials: Path | None) -> None:
+def report(ranked: list[tuple[float, Setting]], trials: Path | None) -> None:
     """Print the best settings and where the search's choice is."""
-    print(f"\n{title}, {len(ranked)} settings")
+    print(f"{len(ranked)} settings, of the best mIoU:")
     for miou, setting in ranked[:5]:
         print(f"  {100 * miou:.2f}  {setting}")
     mious = np.array([miou for miou, _ in ranked])
@@ -227,9 +235,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--naive", type=int, default=5, help="speed: trials run naively")
     parser.add_argument("--trials", default=None, help="speed: how many; exhaustive: a trials.csv")
-    parser.add_argument("--crf", type=int, default=0, help="so many of the best with the CRF, too")
-    parser.add_argument("--layers", nargs="+", type=int, help="exhaustive: of these alone")
-    parser.add_argument("--heads", nargs="+", type=as_head, help="exhaustive: of these alone")
+    parser.add_argument("--layers", nargs="+", type=int, help="of these alone")
+    parser.add_argument("--heads", nargs="+", type=as_head, help="of these alone")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

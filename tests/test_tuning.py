@@ -10,13 +10,16 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
 
 from datamodules import Scenes
+from ovss.labelling import Labeller
 from ovss.method import look
+from ovss.module import PnPOVSS
 from ovss.preprocessing import InputSpec
 from ovss.proposals import AllProposer, OracleProposer
 from ovss.salience import SalienceDropout
 from ovss.tuning.maps import MapStore
+from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
-from ovss.tuning.rewards import Points, Reward, point, soft_mask
+from ovss.tuning.rewards import Points, Reward, point
 from ovss.tuning.scorers import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
@@ -226,6 +229,36 @@ def test_masks_are_thresholded_on_the_grid_and_bilinear():
     assert float(soft_mask(torch.zeros(1, 4, 4), 0.1, 9).max()) == 0  # no evidence, nothing seen
 
 
+def test_masks_of_labels_are_each_labels_share_of_a_pixel():
+    labels = np.random.default_rng(5).integers(0, 4, (30, 50))
+    found = label_masks(torch.from_numpy(labels), [1, 3], 16)
+    for own, label in zip(found, (1, 3), strict=True):
+        exact = Image.fromarray((labels == label).astype(np.float32))
+        expected = np.asarray(exact.resize((16, 16), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(own.numpy(), expected, atol=1e-5)
+    same = label_masks(torch.from_numpy(labels[:30, :30]), [2], 30)[0]
+    np.testing.assert_array_equal(same.numpy(), labels[:30, :30] == 2)
+
+
+def test_labels_are_the_pipelines(tiny_blip, photos, benchmark):
+    labeller = Labeller(threshold=0.5)
+    module = PnPOVSS(tiny_blip, 4, 2, labeller=labeller, benchmark=benchmark)
+    rng = np.random.default_rng(4)
+    maps = [torch.from_numpy(rng.random((len(photos.labels[p]), 7, 7))).float() for p in (3, 1)]
+    found = label_photos(module, photos, [3, 1], maps, 0.2)
+    masks = make_masks("labels", module, photos, 20)([3, 1], maps, 0.2)
+    for place, own, labels, mask in zip((3, 1), maps, found, masks, strict=True):
+        local = replace(labeller, threshold=0.2)(own, photos.photos[place])
+        expected = np.array([benchmark.background, *photos.labels[place]])[local.numpy()]
+        np.testing.assert_array_equal(labels.numpy(), expected)
+        torch.testing.assert_close(mask, label_masks(labels, photos.labels[place], 20))
+    assert module.labeller is labeller
+    soft = make_masks("map", module, photos, 20)([3, 1], maps, 0.2)
+    torch.testing.assert_close(soft[0], soft_mask(maps[0], 0.2, 20))
+    with pytest.raises(ValueError, match=r"reward\.mask"):
+        make_masks("soft", module, photos, 20)
+
+
 class Brightness(Scorer):
     """Logits a test can compute by hand: a channel's mean for each name."""
 
@@ -250,13 +283,13 @@ def test_reward_of_photos_is_numpys(photos, negative, batch_size):
     thumbnails = rng.integers(0, 256, (3, 3, 8, 8), np.uint8)
     names = [["red", "green"], ["green", "blue", "red"], ["blue", "red"]]
     some = replace(photos, thumbnails=torch.from_numpy(thumbnails))
-    maps = [torch.from_numpy(rng.random((len(own), 4, 4))) for own in names]
-    found = Reward(Brightness(), some, names, negative, batch_size)([0, 1, 2], maps, 0.3)
+    masks = [torch.from_numpy(rng.random((len(own), 8, 8))) for own in names]
+    found = Reward(Brightness(), some, names, negative, batch_size)([0, 1, 2], masks)
     won, margin = 0, 0.0
     for place, own in enumerate(names):
         channels = [Brightness.channels.index(name) for name in own]
         for k in range(len(own)):
-            mask = soft_mask(maps[place][k : k + 1], 0.3, 8).numpy()[0]
+            mask = masks[place][k].numpy()
 
             def chance(pixels, k=k, channels=channels):
                 means = ((pixels - 0.5) / 0.25).mean((-2, -1))
@@ -269,12 +302,13 @@ def test_reward_of_photos_is_numpys(photos, negative, batch_size):
     assert (found.won, found.pairs) == (won, 7)
     assert 0 < won < 7
     assert found.margin == pytest.approx(margin, abs=1e-5)
-    assert found.share == won / 7
+    assert found.mean("points") == won / 7
+    assert found.mean("margin") == found.margin / 7
 
 
 def test_points_add_up():
     assert Points(1, 3, 0.5) + Points(2, 3, 0.25) == Points(3, 6, 0.75)
-    assert Points(0, 0, 0.0).share == 0
+    assert Points(0, 0, 0.0).mean("points") == Points(0, 0, 0.0).mean("margin") == 0
 
 
 # ---- scorers ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from datamodules.dataset import PhotoDataset
 from ovss.commands import main
 from ovss.preprocessing import InputSpec
 from ovss.tuning.photos import WithoutMasks, gather_photos
-from ovss.tuning.report import running_share, write_trials
+from ovss.tuning.report import running_reward, write_trials
 from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import UntriedSampler, setting_of
 from ovss.tuning.settings import RewardSettings, StudySettings
@@ -47,16 +47,17 @@ SIZE = 54
 def wanted_setting(setting):
     """A reward with one summit at layer 1, mean, 0.2, two rounds."""
     distance = abs(setting.layer - 1) + (setting.head != "mean") + (setting.rounds != 2)
-    return Points(100 - 10 * distance - round(100 * abs(setting.threshold - 0.2)), 100, 0.0)
+    height = 100 - 10 * distance - round(100 * abs(setting.threshold - 0.2))
+    return Points(height, 100, float(height))
 
 
-def study_in(folder, kind="random", seed=0, keep=1.0, storage=None, facts=None):
+def study_in(folder, kind="random", seed=0, reduction=1, storage=None, facts=None):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return open_study(
         open_storage(storage, folder),
         "tune",
         UntriedSampler(CHOICES, kind, seed),
-        make_pruner(keep, 2),
+        make_pruner(reduction),
         {"photos": 3} if facts is None else facts,
     )
 
@@ -204,25 +205,27 @@ def test_trials_of_a_killed_process_are_given_up(tmp_path):
 
 
 def test_hopeless_trials_are_stopped(tmp_path):
-    study = study_in(tmp_path, keep=0.5, storage=MEMORY)
+    study = study_in(tmp_path, reduction=2, storage=MEMORY)
     steps = []
 
     def in_parts(trial, setting):
         points = wanted_setting(setting)
-        for step in range(4):
+        for step in range(1, 5):
             steps.append(trial.number)
-            trial.report(points.share, step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
+            if step < 4:
+                trial.report(points.mean("points"), step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
         return points
 
     run_trials(study, in_parts, SIZE)
     pruned = study.get_trials(states=(TrialState.PRUNED,))
-    assert SIZE / 4 < len(pruned) < SIZE
+    reached = [max(trial.intermediate_values) for trial in pruned]
+    assert set(reached) == {1, 2}  # trials are stopped after 1, r, r^2, ... parts
     assert len(steps) < 0.75 * 4 * SIZE
     best = ranking(study)[0]
     assert setting_of(best) == Setting(1, "mean", 0.2, 2, 4)
-    assert all(running_share(trial) <= best.value for trial in pruned)
+    assert all(running_reward(trial) <= best.value for trial in pruned)
     write_trials(tmp_path / "trials.csv", study, {best.number: 0.5})
     rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert len(rows) == SIZE
@@ -232,7 +235,7 @@ def test_hopeless_trials_are_stopped(tmp_path):
 
 def test_equal_rewards_are_ranked_by_margin_then_rounds(tmp_path):
     study = study_in(tmp_path, "grid", storage=MEMORY)
-    run_trials(study, lambda _, s: Points(5, 10, 0.5 if s.layer == 1 else 0.1), SIZE)
+    run_trials(study, lambda _, s: Points(5, 10, 0.5 if s.layer == 1 else 0.1), SIZE, "points")
     first, *_ = ranking(study)
     assert setting_of(first)[:4] == (1, 0, 0.1, 1)
 
@@ -241,8 +244,8 @@ def test_equal_rewards_are_ranked_by_margin_then_rounds(tmp_path):
 def test_impossible_studies_are_refused(bad):
     with pytest.raises(ValueError, match=r"study\."):
         StudySettings(**bad)
-    with pytest.raises(ValueError, match=r"study\.keep"):
-        make_pruner(0, 5)
+    with pytest.raises(ValueError, match=r"study\.reduction"):
+        make_pruner(0)
 
 
 # ---- the command --------------------------------------------------------------------------------
@@ -276,7 +279,7 @@ def trials_of(folder):
 
 
 def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root, capsys):
-    main(["tune", *arguments, "--study.keep=1", "--validate=true"])
+    main(["tune", *arguments, "--study.reduction=1", "--validate=true"])
     folder = tmp_path / "run"
     rows = trials_of(folder)
     assert len(rows) == 11
@@ -304,7 +307,7 @@ def test_validation_scores_as_test_does(arguments, tmp_path, scenes_root, monkey
     import json
 
     plain = ["--model.labeller.crf=null"]
-    main(["tune", *arguments, *plain, "--study.keep=1", "--study.trials=2", "--validate=true"])
+    main(["tune", *arguments, *plain, "--study.reduction=1", "--study.trials=2", "--validate=true"])
     # The tuning photos alone, through `test`, with a setting that was tried.
     row = trials_of(tmp_path / "run")[1]
     spec = InputSpec(112, (0.5,) * 3, (0.5,) * 3)
@@ -346,7 +349,7 @@ def gathered_ids(data):
 
 
 def test_masks_are_not_seen(arguments, tmp_path, monkeypatch):
-    arguments += ["--study.trials=5", "--study.keep=1"]
+    arguments += ["--study.trials=5", "--study.reduction=1"]
     main(["tune", *arguments])
     before = trials_of(tmp_path / "run")
     original = PhotoDataset.__getitem__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from ovss.progress import Progress
 from ovss.report import percent
 from ovss.tuning.maps import MapStore
+from ovss.tuning.masks import make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
 from ovss.tuning.plots import draw_study
 from ovss.tuning.progress import TrialProgress
@@ -71,7 +73,7 @@ def tune(
     optuna_logging.set_verbosity(optuna_logging.WARNING)
     choices = space.choices(module.vlm)
     sampler = UntriedSampler(choices, search.sampler, search.seed)
-    pruner = make_pruner(search.keep, search.warmup)
+    pruner = make_pruner(search.reduction)
     scorer = make_scorer(reward.scorer, module.vlm, reward.model, module.template, reward.prompt)
     photos = gather_photos(
         loader,
@@ -91,6 +93,7 @@ def tune(
     )
     store = make_store(module, photos, loader.batch_size or 1, search.memory_gb, folder)
     main_names = [[names[0] for names in own] for own in store.names]
+    masks = make_masks(reward.mask, module, photos, scorer.size)
     judge = Reward(scorer, photos, main_names, reward.negative, reward.batch_size)
     parts = chunked(len(photos), -(-len(photos) // search.parts))
     wanted = min(search.trials, len(sampler.order))
@@ -106,7 +109,8 @@ def tune(
                 done = len(study.get_trials(deepcopy=False, states=DONE)) - before
                 progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
 
-            run_trials(study, make_objective(store, judge, parts), search.trials, show)
+            objective = make_objective(store, masks, judge, parts, reward.measure)
+            run_trials(study, objective, search.trials, reward.measure, show)
         if validate:
             mious = validate_trials(module, loader, photos, store, study)
     finally:
@@ -150,7 +154,9 @@ def describe(
         "vlm": module.vlm.name,
         "image_size": module.vlm.image_size,
         "proposals": module.proposer.name,
-        "reward": f"{scorer.name}, against {reward.negative}{prompt}",
+        "reward": f"{reward.measure} of {scorer.name}, {reward.mask} against {reward.negative}"
+        + prompt,
+        "labeller": None if reward.mask == "map" else repr(replace(module.labeller, threshold=0)),
         "template": module.template,
         "photos": len(photos),
         "photos_and_classes": hashlib.sha256(

@@ -27,6 +27,7 @@ class TuningPhotos:
     Attributes:
         ids: names of the photos.
         indices: their places in the data set.
+        photos: `(3, H_i, W_i)` uint8 RGB each.
         pixel_values: `(P, 3, S, S)`, the VLM's input.
         thumbnails: `(P, 3, R, R)` uint8 RGB, the photos in the size the reward model reads.
         labels: the classes looked for in each photo, at least two, as labels of the benchmark.
@@ -34,6 +35,7 @@ class TuningPhotos:
 
     ids: list[str]
     indices: list[int]
+    photos: list[Tensor]
     pixel_values: Tensor
     thumbnails: Tensor
     labels: list[tuple[int, ...]]
@@ -92,6 +94,7 @@ def gather_photos(
     )
     ids: list[str] = []
     indices: list[int] = []
+    photos: list[Tensor] = []
     pixels: list[Tensor] = []
     thumbnails: list[Tensor] = []
     labels: list[tuple[int, ...]] = []
@@ -107,6 +110,7 @@ def gather_photos(
             if len(proposal.labels) > 1 and len(ids) < limit:
                 ids.append(batch.ids[row])
                 indices.append(order[seen + row])
+                photos.append(batch.photos[row])
                 pixels.append(batch.pixel_values[row])
                 thumbnails.append(resize(batch.photos[row], size))
                 labels.append(proposal.labels)
@@ -124,7 +128,7 @@ def gather_photos(
         seen,
         sum(map(len, labels)),
     )
-    return TuningPhotos(ids, indices, torch.stack(pixels), torch.stack(thumbnails), labels)
+    return TuningPhotos(ids, indices, photos, torch.stack(pixels), torch.stack(thumbnails), labels)
 
 
 def resize(photo: Tensor, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from ovss.tuning.report import running_share
+from ovss.tuning.report import running_reward
 from ovss.tuning.sampling import setting_of
 from ovss.tuning.study import DONE
 
@@ -70,7 +70,7 @@ def draw_study(
 
 
 def heat(study: Study, choices: Mapping[str, Sequence[Any]]) -> np.ndarray:
-    """`(layers, heads)`: the best reward of each pair in 0..1, NaN where there was no trial.
+    """`(layers, heads)`: the best reward of each pair, NaN where there was no trial.
 
     A stopped trial counts with its reward so far, but only where no complete one is.
     """
@@ -81,22 +81,22 @@ def heat(study: Study, choices: Mapping[str, Sequence[Any]]) -> np.ndarray:
             kind = int(trial.state == TrialState.COMPLETE)
             row = list(choices["layer"]).index(setting.layer)
             column = list(choices["head"]).index(setting.head)
-            best[kind, row, column] = np.fmax(best[kind, row, column], running_share(trial))
+            best[kind, row, column] = np.fmax(best[kind, row, column], running_reward(trial))
     return np.where(np.isnan(best[1]), best[0], best[1])
 
 
 def _heat_map(study: Study, choices: Mapping[str, Sequence[Any]], path: Path) -> Path:
-    shares = 100 * heat(study, choices)
-    rows, columns = shares.shape
+    rewards = 100 * heat(study, choices)
+    rows, columns = rewards.shape
     figure = Figure(figsize=(1.6 + 0.55 * columns, 1.3 + 0.45 * rows), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(shares, aspect="auto", cmap="viridis")
+    image = axes.imshow(rewards, aspect="auto", cmap="viridis")
     axes.set_xticks(range(columns), [str(head) for head in choices["head"]])
     axes.set_yticks(range(rows), [str(layer) for layer in choices["layer"]])
-    axes.set(xlabel="head", ylabel="layer", title="best reward, % of the pairs")
-    middle = (np.nanmin(shares) + np.nanmax(shares)) / 2
-    for row, column in np.argwhere(~np.isnan(shares)):
-        value = shares[row, column]
+    axes.set(xlabel="head", ylabel="layer", title="best reward, %")
+    middle = (np.nanmin(rewards) + np.nanmax(rewards)) / 2
+    for row, column in np.argwhere(~np.isnan(rewards)):
+        value = rewards[row, column]
         colour = "black" if value > middle else "white"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image)
@@ -113,7 +113,7 @@ def _scatter(study: Study, mious: Mapping[int, float], path: Path) -> Path:
         c=[trial.params["threshold"] for trial in trials],
         s=16,
     )
-    axes.set(xlabel="reward, % of the pairs", ylabel="mIoU, %")
+    axes.set(xlabel="reward, %", ylabel="mIoU, %")
     figure.colorbar(points, label="threshold")
     return _save(figure, path)
 

@@ -21,13 +21,13 @@ from ovss.tuning.space import Setting
 from ovss.tuning.study import DONE
 
 
-def write_best(path: Path, setting: Setting, facts: Mapping[str, Any], share: float) -> None:
+def write_best(path: Path, setting: Setting, facts: Mapping[str, Any], reward: float) -> None:
     """Write the overlay that other commands take with `--config`, after their own."""
     text = yaml.safe_dump({"model": setting.overlay()}, sort_keys=False)
     origin = ", ".join(f"{name} {facts[name]}" for name in ("benchmark", "vlm", "reward", "photos"))
     write_atomically(
         path,
-        f"# Found by `tune` without segmentation labels: reward {percent(share)} % of the pairs.\n"
+        f"# Found by `tune` without segmentation labels: reward {percent(reward)} %.\n"
         f"# {origin}\n{text}",
     )
 
@@ -49,13 +49,13 @@ def write_trials(path: Path, study: Study, mious: Mapping[int, float]) -> None:
         if setting is None:
             continue
         points = trial.user_attrs.get("points", {})
-        row = [trial.number, trial.state.name.lower(), *setting, running_share(trial)]
+        row = [trial.number, trial.state.name.lower(), *setting, running_reward(trial)]
         row += [points.get(key, "") for key in Points._fields]
         writer.writerow([*row, mious.get(trial.number, "")] if mious else row)
     write_atomically(path, text.getvalue())
 
 
-def running_share(trial: FrozenTrial) -> float:
+def running_reward(trial: FrozenTrial) -> float:
     """A complete trial's reward; a stopped one's at the photos it got to."""
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return trial.value
@@ -63,7 +63,7 @@ def running_share(trial: FrozenTrial) -> float:
 
 
 def best_table(ranked: list[FrozenTrial], mious: Mapping[int, float], count: int = 10) -> Table:
-    """The best trials with their rewards in percent of the pairs."""
+    """The best trials with their rewards in percent."""
     table = Table(title="best trials")
     for column in ("trial", *Setting._fields, "reward"):
         table.add_column(column, justify="right")

@@ -8,13 +8,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ovss.labelling import upsampling
-from ovss.salience import min_max
 from ovss.tuning.photos import TuningPhotos
 from ovss.tuning.scorers import Scorer
 
 Negative = Literal["black", "complement"]
 """What a masked photo must beat: a black photo (the paper's), or what the mask left out."""
+
+
+Measure = Literal["margin", "points"]
+"""What a pair is worth: the difference of its two probabilities, or a point where it is above 0."""
 
 
 class Points(NamedTuple):
@@ -23,7 +25,7 @@ class Points(NamedTuple):
     Attributes:
         won: points, eq. 6.
         pairs: (photo, class) pairs, the most there can be.
-        margin: sum over the pairs of the two probabilities' difference.
+        margin: sum over the pairs of the two probabilities' difference, eq. 6 without its step.
     """
 
     won: int
@@ -34,10 +36,10 @@ class Points(NamedTuple):
         """Points of both."""
         return Points(self.won + other.won, self.pairs + other.pairs, self.margin + other.margin)
 
-    @property
-    def share(self) -> float:
-        """Points for each pair, in 0..1."""
-        return self.won / self.pairs if self.pairs else 0.0
+    def mean(self, measure: Measure) -> float:
+        """The reward of a pair: points in 0..1, or margin in -1..1."""
+        total = self.won if measure == "points" else self.margin
+        return total / self.pairs if self.pairs else 0.0
 
 
 def probability(logits: Tensor) -> Tensor:
@@ -59,19 +61,6 @@ def point(masked: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     against = probability(negative)
     against = against.diagonal() if negative.dim() == 2 else against
     return positive > against, positive - against
-
-
-def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
-    """M_k of eq. 6: `(K, g, g)` class maps -> `(K, size, size)` in 0..1.
-
-    What `ovss.labelling.Labeller.channels` does to a map before it adds background and blur, on the
-    min-max scaled map: zero where it is below the threshold on the grid, then bilinear with aligned
-    corners.
-    """
-    scaled = min_max(maps.float())
-    kept = torch.where(scaled < threshold, 0.0, scaled)
-    matrix = upsampling(maps.shape[-1], size).to(maps.device)
-    return (matrix @ kept @ matrix.T).clamp(0, 1)
 
 
 class Reward:
@@ -108,20 +97,19 @@ class Reward:
             nothing = torch.zeros(1, 3, scorer.size, scorer.size)
             self._black = dict(zip(every, scorer(nothing, [every])[0], strict=True))
 
-    def __call__(self, photos: Sequence[int], maps: Sequence[Tensor], threshold: float) -> Points:
+    def __call__(self, photos: Sequence[int], masks: Sequence[Tensor]) -> Points:
         """Reward of some photos.
 
         Args:
             photos: places in `TuningPhotos`.
-            maps: `(K_i, g, g)` class maps of each.
-            threshold: the labeller's.
+            masks: `(K_i, R, R)` in 0..1 each, what the maps of its classes keep; R is the
+                scorer's size.
         """
         device = self.scorer.device
-        masks = [soft_mask(own.to(device), threshold, self.scorer.size) for own in maps]
         counts = [len(own) for own in masks]
         pixels = torch.cat(
             [
-                own[:, None] * (self.photos.thumbnails[p].to(device) / 255)
+                own.to(device)[:, None] * (self.photos.thumbnails[p].to(device) / 255)
                 for p, own in zip(photos, masks, strict=True)
             ]
         )

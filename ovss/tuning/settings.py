@@ -17,14 +17,20 @@ class RewardSettings:
             another model (the paper's choice).
         model: hub id or folder of the CLIP or SigLIP that `clip` uses.
         prompt: what `clip` reads for a class; `{}` stands for its name.
+        mask: `labels`, the pixels that the whole pipeline labels with the class, or `map`, the
+            class's map as the labeller gets it.
         negative: `black`, a black photo (the paper's), or `complement`, what the mask left out.
+        measure: `margin`, how much likelier the class is in the masked photo than in the negative,
+            or `points`, one where it is likelier at all (the paper's).
         batch_size: masked photos in a pass of the reward model.
     """
 
     scorer: Literal["itm", "itc", "clip"] = "itm"
     model: str = CLIP_MODEL
     prompt: str = "{}"
+    mask: Literal["labels", "map"] = "labels"
     negative: Literal["black", "complement"] = "black"
+    measure: Literal["margin", "points"] = "margin"
     batch_size: int = 64
 
 
@@ -40,9 +46,9 @@ class StudySettings:
         name: of the study in its storage.
         storage: an Optuna URL, or the path of a journal file for a cluster's shared file system;
             null for SQLite in the run's folder.
-        keep: stop a trial that falls out of the best share `keep` of the trials; 1 stops none.
-        warmup: trials before the first may be stopped.
-        parts: the photos are looked at in so many parts; a trial can be stopped after each.
+        parts: the photos are looked at in so many parts.
+        reduction: after 1, r, r^2, ... parts the best 1 in r trials go on (successive halving); 1
+            stops none.
         memory_gb: maps above this go to a file that is mapped into memory.
     """
 
@@ -52,13 +58,12 @@ class StudySettings:
     seed: int = 0
     name: str = "tune"
     storage: str | None = None
-    keep: float = 0.25
-    warmup: int = 5
     parts: int = 16
+    reduction: int = 4
     memory_gb: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("trials", "photos", "parts", "warmup"):
+        for name in ("trials", "photos", "parts"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"Expected `study.{name}` to be at least 1, but got {getattr(self, name)}."

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ovss.tuning.maps import MapStore
-from ovss.tuning.rewards import Points, Reward
+from ovss.tuning.masks import Masks
+from ovss.tuning.rewards import Measure, Points, Reward
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
 from ovss.tuning.space import Setting
 
@@ -53,18 +54,23 @@ def open_storage(storage: str | None, folder: Path) -> BaseStorage:
     return RDBStorage(storage, engine_kwargs=waiting)
 
 
-def make_pruner(keep: float, warmup: int) -> BasePruner:
-    """Stops trials that are not among the best share `keep` of the trials at the same photos.
+def make_pruner(reduction: int) -> BasePruner:
+    """Successive halving: at 1, r, r^2, ... parts of the photos the best 1 in r trials go on.
+
+    Asynchronous (https://arxiv.org/abs/1810.05934): a trial is compared with those that got there
+    before it, so that no process waits for another.
 
     Args:
-        keep: share in 0..1; 1 never stops one.
-        warmup: trials that must be done first.
+        reduction: r, at least 2; 1 stops no trial.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"Expected `study.keep` to be in 0..1, above 0, but got {keep}.")
-    if keep == 1:
+    if reduction < 1:
+        raise ValueError(
+            f"Expected `study.reduction` to be at least 2, or 1 to stop no trial, but got "
+            f"{reduction}."
+        )
+    if reduction == 1:
         return NopPruner()
-    return PercentilePruner(100 * keep, n_startup_trials=warmup, n_warmup_steps=0)
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
 
 
 def open_study(
@@ -115,6 +121,7 @@ def run_trials(
     study: Study,
     objective: Callable[[Trial, Setting], Points],
     trials: int,
+    measure: Measure = "margin",
     progress: Callable[[Study], None] = lambda study: None,
 ) -> None:
     """Add trials until the study has `trials` of them, or the space is used up.
@@ -125,6 +132,7 @@ def run_trials(
         study: from `open_study`.
         objective: reward of a setting; may raise `TrialPruned`.
         trials: of all processes and earlier runs together.
+        measure: what of a reward is maximised.
         progress: told after every trial.
     """
     sampler = study.sampler
@@ -145,7 +153,7 @@ def run_trials(
             setting = Setting(**trial.params)
             points = objective(trial, setting)
             trial.set_user_attr("points", points._asdict())
-            study.tell(trial, points.share)
+            study.tell(trial, points.mean(measure))
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except BaseException:
@@ -155,16 +163,20 @@ def run_trials(
 
 
 def make_objective(
-    store: MapStore, reward: Reward, parts: Sequence[Sequence[int]]
+    store: MapStore,
+    masks: Masks,
+    reward: Reward,
+    parts: Sequence[Sequence[int]],
+    measure: Measure = "margin",
 ) -> Callable[[Trial, Setting], Points]:
     """Reward of a setting, part by part of the photos, so that a hopeless one can be stopped."""
 
     def objective(trial: Trial, setting: Setting) -> Points:
         total = Points(0, 0, 0.0)
-        for step, photos in enumerate(parts):
-            total += reward(photos, store(setting, photos), setting.threshold)
-            if step + 1 < len(parts):
-                trial.report(total.share, step)
+        for step, photos in enumerate(parts, 1):
+            total += reward(photos, masks(photos, store(setting, photos), setting.threshold))
+            if step < len(parts):
+                trial.report(total.mean(measure), step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
         return total
@@ -175,8 +187,7 @@ def make_objective(
 def ranking(study: Study) -> list[FrozenTrial]:
     """Complete trials, best first.
 
-    Equal rewards are ranked by how clearly the points were won (the mean difference of the two
-    probabilities), then by fewer rounds, then by age.
+    Equal rewards are ranked by margin, then by fewer rounds, then by age.
     """
 
     def key(trial: FrozenTrial) -> tuple[float, float, int, int]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +10,8 @@ from torch.utils.data import DataLoader, Subset
 
 from ovss.benchmark import PhotoBatch
 from ovss.metrics import SegmentationScores
-from ovss.proposals import Proposal
 from ovss.tuning.maps import MapStore
+from ovss.tuning.masks import label_photos
 from ovss.tuning.photos import TuningPhotos, chunked
 from ovss.tuning.space import Setting
 
@@ -60,31 +58,13 @@ def score_settings(
         scores = SegmentationScores(
             len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
         )
-        with labelling_at(module, setting.threshold):
-            for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
-                maps = [own.to(module.vlm.device) for own in store(setting, chunk)]
-                proposals = [
-                    Proposal(photos.labels[p], (1.0,) * len(photos.labels[p])) for p in chunk
-                ]
-                moved = batch._replace(
-                    photos=[photo.to(module.vlm.device) for photo in batch.photos]
-                )
-                labels = module.label(moved, maps, proposals)
-                scores.update([each.cpu() for each in labels], list(batch.masks or ()))
+        for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
+            maps = store(setting, chunk)
+            labels = label_photos(module, photos, chunk, maps, setting.threshold)
+            scores.update([each.cpu() for each in labels], list(batch.masks or ()))
         found.append(float(scores.compute()["mIoU"]))
         progress(1)
     return found
-
-
-@contextmanager
-def labelling_at(module: PnPOVSS, threshold: float) -> Iterator[None]:
-    """The module with another threshold, for as long as the context is open."""
-    before = module.labeller
-    module.labeller = replace(before, threshold=threshold)
-    try:
-        yield
-    finally:
-        module.labeller = before
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -1,0 +1,117 @@
+"""What a setting lets the reward model see of a photo: M_k of eq. 6."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ovss.benchmark import PhotoBatch
+from ovss.labelling import upsampling
+from ovss.proposals import Proposal
+from ovss.salience import min_max
+from ovss.tuning.photos import TuningPhotos
+
+if TYPE_CHECKING:
+    from ovss.module import PnPOVSS
+
+Mask = Literal["labels", "map"]
+"""What masks a photo: the labels that the whole pipeline predicts, or the map they come from."""
+
+Masks = Callable[[Sequence[int], Sequence[Tensor], float], list[Tensor]]
+"""Places in `TuningPhotos`, their class maps and a threshold -> `(K_i, R, R)` masks in 0..1."""
+
+
+def make_masks(kind: Mask, module: PnPOVSS, photos: TuningPhotos, size: int) -> Masks:
+    """Masks of a kind.
+
+    Args:
+        kind: `labels` or `map`.
+        module: its labeller and benchmark make the labels.
+        photos: the photos.
+        size: side R of the reward model's input.
+
+    Raises:
+        ValueError: another kind.
+    """
+
+    def of_labels(places: Sequence[int], maps: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        labels = label_photos(module, photos, places, maps, threshold)
+        return [
+            label_masks(own, photos.labels[place], size)
+            for own, place in zip(labels, places, strict=True)
+        ]
+
+    def of_maps(places: Sequence[int], maps: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        return [soft_mask(own, threshold, size) for own in maps]
+
+    if kind == "labels":
+        return of_labels
+    if kind == "map":
+        return of_maps
+    raise ValueError(f"Expected `reward.mask` to be labels or map, but got {kind!r}.")
+
+
+def label_masks(label_map: Tensor, labels: Sequence[int], size: int) -> Tensor:
+    """`(H, W)` label map -> `(K, size, size)`: each label's share of each pixel, in 0..1."""
+    wanted = torch.tensor(labels, device=label_map.device).view(-1, 1, 1, 1)
+    masks = (label_map == wanted).float()
+    return interpolate(masks, (size, size), mode="bilinear", antialias=True)[:, 0].clamp(0, 1)
+
+
+def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
+    """`(K, g, g)` class maps -> `(K, size, size)` in 0..1.
+
+    What `ovss.labelling.Labeller.channels` does to a map before it adds background and blur, on the
+    min-max scaled map: zero where it is below the threshold on the grid, then bilinear with aligned
+    corners.
+    """
+    scaled = min_max(maps.float())
+    kept = torch.where(scaled < threshold, 0.0, scaled)
+    matrix = upsampling(maps.shape[-1], size).to(maps.device)
+    return (matrix @ kept @ matrix.T).clamp(0, 1)
+
+
+def label_photos(
+    module: PnPOVSS,
+    photos: TuningPhotos,
+    places: Sequence[int],
+    maps: Sequence[Tensor],
+    threshold: float,
+) -> list[Tensor]:
+    """For each photo `(H, W)`: the labels that `test` would give it at this threshold.
+
+    Args:
+        module: its labeller and benchmark are used.
+        photos: the tuning photos.
+        places: which of them.
+        maps: `(K_i, g, g)` class maps of each.
+        threshold: the labeller's.
+    """
+    device = module.vlm.device
+    batch = PhotoBatch(
+        ids=[photos.ids[place] for place in places],
+        photos=[photos.photos[place].to(device) for place in places],
+        pixel_values=photos.pixel_values[list(places)],
+    )
+    proposals = [
+        Proposal(photos.labels[place], (1.0,) * len(photos.labels[place])) for place in places
+    ]
+    with _threshold(module, threshold):
+        return module.label(batch, [own.to(device) for own in maps], proposals)
+
+
+@contextmanager
+def _threshold(module: PnPOVSS, threshold: float) -> Iterator[None]:
+    """The module with another threshold, for as long as the context is open."""
+    before = module.labeller
+    module.labeller = replace(before, threshold=threshold)
+    try:
+        yield
+    finally:
+        module.labeller = before
