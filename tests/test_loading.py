@@ -145,8 +145,9 @@ def test_a_missing_folder(name):
     ],
 )
 def test_missing_files(folder, without, message):
-    with pytest.raises(FileNotFoundError, match=f"the tokenizer's files, but .*{message}"):
+    with pytest.raises(FileNotFoundError, match=f"the tokenizer's files, but .*{message}") as lack:
         BlipITM.from_pretrained(folder(*without))
+    assert "hub cannot be reached" not in str(lack.value)
 
 
 @pytest.mark.parametrize("config", [BertConfig(), CLIPConfig()])
@@ -211,5 +212,6 @@ def test_a_hub_id_at_a_revision_offline(tiny_blip, revision, shift):
     ],
 )
 def test_a_hub_id_that_cannot_be_had(name, revision, message):
-    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+    with pytest.raises(FileNotFoundError, match=re.escape(message)) as refused:
         BlipITM.from_pretrained(name, revision=revision)
+    assert "give a local folder with these files as `name_or_path`" in str(refused.value)

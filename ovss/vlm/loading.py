@@ -54,12 +54,18 @@ def load_pretrained(
     local = Path(name).is_dir()
     if not local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FileNotFoundError(f"Expected {expected}, but there is no folder {name}.")
+    remedy = (
+        ""
+        if local
+        else "\nWhere the hub cannot be reached, give a local folder with these files as "
+        "`name_or_path` (`--model.vlm.init_args.name_or_path FOLDER`)."
+    )
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"Expected {expected}, but could not read the configuration of {name!r}"
-            f"{f' at revision {revision}' if revision else ''}: {error}"
+            f"{f' at revision {revision}' if revision else ''}: {error}{remedy}"
         ) from error
     if config.model_type != model_type:
         raise ValueError(
@@ -76,7 +82,7 @@ def load_pretrained(
         )
     except OSError as error:
         raise FileNotFoundError(
-            f"Expected {expected}, but could not load the weights of {name!r}: {error}"
+            f"Expected {expected}, but could not load the weights of {name!r}: {error}{remedy}"
         ) from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(
@@ -101,7 +107,7 @@ def load_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}"
+            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
         ) from error
     # transformers makes up a tokenizer of special tokens alone where the files are missing.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
