@@ -9,6 +9,7 @@ import io
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -132,6 +133,8 @@ def serve():
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.environ.update(job["env"])
+            # Who starts the tests in the background has Ctrl-C ignored, and children inherit it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             return job["args"]
         answer(pid)
     return None

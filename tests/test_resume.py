@@ -428,6 +428,7 @@ def uninterrupted(start, tmp_path_factory):
     [
         (signal.SIGTERM, REQUEUE),
         (signal.SIGUSR1, REQUEUE),
+        (signal.SIGINT, 130),
         (signal.SIGKILL, -signal.SIGKILL),
     ],
 )
@@ -439,6 +440,9 @@ def test_a_stopped_run_is_taken_up(start, uninterrupted, tmp_path, number, code)
     assert first.wait(60) == code, first.output
     if code == REQUEUE:
         assert f"Stopped on {number.name}" in first.output
+    elif code == 130:
+        assert "stopped; start the same command again to go on" in first.output
+        assert "Traceback" not in first.output
     done = len(list((run / "labels").glob("*.png")))
     assert 1 <= done < 8
     assert not (run / "scores.json").exists()
