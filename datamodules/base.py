@@ -129,6 +129,14 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             )
         return replace(split, samples=split.samples[: self.limit])
 
+    def check(self) -> None:
+        """Notice missing data without a model, which takes minutes to load.
+
+        Raises:
+            DatasetNotFoundError: and the other errors of `find_whole`.
+        """
+        self.find_whole()
+
     def setup(self, stage: str | None = None) -> None:
         """Find the files and check that the split is whole."""
         split = self.find_whole()

@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from datamodules.base import BenchmarkDataModule
 from datamodules.prepare import prepare
+from ovss.manners import ConfigurationError, configuration_at_fault
 
 
 def main(args: Sequence[str]) -> None:
@@ -22,8 +24,8 @@ def main(args: Sequence[str]) -> None:
         args: what follows the command.
 
     Raises:
-        FileNotFoundError: no such configuration; and see `prepare.prepare`.
-        ValueError: a configuration without data.
+        ConfigurationError: no such configuration, or none with data.
+        Exception: see `prepare.prepare`.
     """
     own = argparse.ArgumentParser(
         "train_free_eval.py prepare",
@@ -38,28 +40,39 @@ def main(args: Sequence[str]) -> None:
     own.add_argument("--check", action="store_true", help="only check what is there, write nothing")
     own.add_argument("--mirror", metavar="URL", help="folder to get the archives from instead")
     options, rest = own.parse_known_args(args)
-    sections = [read_data_section(Path(config)) for config in options.config]
+    sections = [read_config(Path(config)).get("data") for config in options.config]
     parser = ArgumentParser("train_free_eval.py prepare", allow_abbrev=False)
     parser.add_subclass_arguments(BenchmarkDataModule, "data", required=True)
     given = [f"--data={json.dumps(section)}" for section in sections if section]
     if not given and not any(option.startswith("--data") for option in rest):
-        raise ValueError(f"Expected `data` in {', '.join(options.config)}, but there is none.")
-    datamodule = parser.instantiate_classes(parser.parse_args([*given, *rest])).data
+        raise ConfigurationError(
+            f"Expected `data` in {', '.join(options.config)}, but there is none."
+        )
+    settings = parser.parse_args([*given, *rest])
+    with configuration_at_fault():
+        datamodule = parser.instantiate_classes(settings).data
     found = prepare(datamodule, check=options.check, mirror=options.mirror)
     sys.stdout.write(f"{found}\n")
 
 
-def read_data_section(path: Path) -> object:
-    """The `data` of a configuration; None where it has none.
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a configuration.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not YAML.
+        ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a configuration at {path}, but got no file.") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected a configuration at {path}, but got no file that can be read "
+            f"({error.strerror}); `train_free_eval.py configs` lists the shipped ones."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected {path} to be YAML, but got: {error}") from error
-    return content.get("data") if isinstance(content, dict) else None
+        raise ConfigurationError(f"Expected {path} to be YAML, but got: {error}") from error
+    if not isinstance(content or {}, dict):
+        raise ConfigurationError(
+            f"Expected {path} to have sections such as `model:` and `data:`, but got "
+            f"{str(content)[:60]!r}."
+        )
+    return content or {}

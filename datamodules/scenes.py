@@ -57,6 +57,11 @@ class Scenes(BenchmarkDataModule):
         """How to get the data, for errors."""
         return "Run `make demo`, which draws them."
 
+    def check(self) -> None:
+        """Nothing is missing before the scenes are drawn; else as `BenchmarkDataModule.check`."""
+        if (self.root / "VOCdevkit").exists():
+            super().check()
+
     def prepare_data(self) -> None:
         """Draw the scenes, unless they are there."""
         if not (self.root / "VOCdevkit").exists():

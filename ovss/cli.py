@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import (
     ArgsType,
@@ -17,7 +19,9 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from datamodules.command import read_config
 from ovss.callbacks import (
     LoaderWatch,
     OverlayWriter,
@@ -27,7 +31,7 @@ from ovss.callbacks import (
     RunFolder,
 )
 from ovss.demo import SETTINGS
-from ovss.manners import manners, quieten
+from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
 from ovss.module import PnPOVSS
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 
@@ -96,6 +100,17 @@ class Parser(LightningArgumentParser):
         """Say what is wrong, and what may have been meant, without the list of all options."""
         if not self.exit_on_error:
             super().error(message, ex)
+        command = self.prog.partition(" ")[2].rpartition(" ")[2]
+        # The parser of all commands misses the arguments of one under `command.name`.
+        missing = re.search(r"required: (\w+)\.(.+)", message)
+        if missing:
+            command = missing[1]
+            message = f"Expected `{missing[2]}`, but got none."
+            if missing[2] == "model.vlm":
+                message = (
+                    f"Expected a configuration for `{command}`, but got none with `model.vlm`; "
+                    "give one with --config (`train_free_eval.py configs` lists them)."
+                )
         sys.stderr.write(f"error: {message}\n")
         options = {option.rpartition(".")[2]: option for option in self._option_string_actions}
         for word in re.findall(r"--[\w.]+", message.partition("unrecognized arguments:")[2]):
@@ -104,8 +119,8 @@ class Parser(LightningArgumentParser):
             if near:
                 meant = options.get(near[0]) or options[f"--{near[0]}"]
                 sys.stderr.write(f"Did you mean {meant} instead of {word}?\n")
-        command = self.prog.rpartition(" ")[2]
-        sys.stderr.write(f"`train_free_eval.py {command} --help` lists the options.\n")
+        about = f"{command} --help` lists the options" if command else "--help` lists the commands"
+        sys.stderr.write(f"`train_free_eval.py {about}.\n")
         sys.exit(2)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -169,11 +184,43 @@ class EvaluationCLI(LightningCLI):
             self._datamodule_class, "data", subclass_mode=True, required=False
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the configurations once before, as the parser does not say which has a mistake."""
+        if isinstance(args, list):
+            own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            own.add_argument("-c", "--config", action="append", default=[], nargs="?")
+            for config in own.parse_known_args(args)[0].config:
+                # The parser also takes JSON, and says itself which file there is not.
+                if config and config.lstrip()[:1] != "{" and Path(config).is_file():
+                    read_config(Path(config))
+        super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Look whether the data is there before the model is loaded, which takes minutes."""
+        data = self._get(self.config, "data")
+        if data is None:
+            return
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(LightningDataModule, "data")
+        with configuration_at_fault():
+            datamodule = parser.instantiate_classes(Namespace(data=data)).data
+        check = getattr(datamodule, "check", None)
+        if check is not None:
+            check()
+
+    def instantiate_classes(self) -> None:
+        """As Lightning does; a setting that is refused is a mistake in the configuration."""
+        try:
+            with configuration_at_fault():
+                super().instantiate_classes()
+        except MisconfigurationException as error:
+            raise ConfigurationError(str(error)) from error
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in ("test", "predict"):
             if self.datamodule is None:
-                raise ValueError(
+                raise ConfigurationError(
                     f"Expected `data` in the configuration of `{subcommand}`, but got none; give "
                     "one of configs/*.yaml with --config."
                 )
@@ -205,7 +252,7 @@ class CompletionCLI(EvaluationCLI):
         shells = ("bash", "zsh", "tcsh")
         shell = args[0] if isinstance(args, list) and len(args) == 1 else None
         if shell not in shells:
-            raise ValueError(f"Expected `completion` with one of {shells}, but got {args}.")
+            raise ConfigurationError(f"Expected `completion` with one of {shells}, but got {args}.")
         if find_spec("shtab") is None:
             raise ValueError(
                 "Expected the package shtab for completion scripts, but it is not installed; "

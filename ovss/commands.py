@@ -30,8 +30,9 @@ options of every command:
   -q, -v       say less (no progress, no notes) or more (what the libraries say, too)
   --traceback  show the stack of an error
 
-exit codes: 0 done, 1 an error that the message names, 2 a command line that cannot be read,
-75 stopped by a signal (start the same command again to go on), 130 stopped with Ctrl-C.
+exit codes: 0 done, 1 an error that the message names, 2 a mistake in the command line or the
+configuration, 75 stopped by a signal (start the same command again to go on), 130 stopped with
+Ctrl-C (likewise).
 
 This is ovss {version}; `--version` prints it.
 """

@@ -16,6 +16,29 @@ LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
 """The flags that say how much to say; without one, notes and warnings."""
 
 
+class ConfigurationError(ValueError):
+    """A mistake in the command line or the configuration: the program ends with exit code 2."""
+
+
+@contextmanager
+def configuration_at_fault() -> Iterator[None]:
+    """Take what is refused while things are built from the configuration for a mistake in it.
+
+    Raises:
+        ConfigurationError: in place of a `ValueError`.
+        OSError: a file is missing or cannot be read.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # Where a setting may be one of several types jsonargparse lists them all; what the class
+        # that was meant said is the cause.
+        reason = error.__cause__ if str(error).startswith("Does not validate") else error
+        if isinstance(reason, OSError):
+            raise reason from None
+        raise ConfigurationError(str(reason or error)) from error
+
+
 class StderrHandler(logging.StreamHandler):
     """Writes to what `sys.stderr` is now: a progress bar replaces it to stay below the lines."""
 
@@ -34,7 +57,8 @@ def manners(args: Sequence[str]) -> Iterator[list[str]]:
     """Run a command: its notes at the level asked for, its errors in one readable block.
 
     What a user can get wrong (`ValueError`, `OSError`, `RuntimeError`) ends the program with exit
-    code 1 and without a stack trace; anything else is a mistake of the program and shows one.
+    code 1, or 2 for a `ConfigurationError`, and without a stack trace; anything else is a mistake
+    of the program and shows one.
 
     Args:
         args: the command line.
@@ -56,7 +80,7 @@ def manners(args: Sequence[str]) -> Iterator[list[str]]:
         if stop.received:  # whatever broke then broke because the run was being stopped
             sys.exit(REQUEUE)
         sys.stderr.write(f"error: {error or type(error).__name__}\n")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as leaving:

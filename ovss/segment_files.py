@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ovss.files import write_atomically
+from ovss.manners import ConfigurationError
 from ovss.progress import Progress
 from ovss.segmentation import (
     Segmentation,
@@ -101,7 +102,9 @@ def read_classes(classes: str | None) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise ValueError('Expected class names, but got none; give --classes "cat, dog, grass".')
+        raise ConfigurationError(
+            'Expected class names, but got none; give --classes "cat, dog, grass".'
+        )
     return names
 
 

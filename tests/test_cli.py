@@ -91,22 +91,54 @@ def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("extra", "message", "code"),
     [
-        (["--model.layer=11"], "always zero"),
-        (["--data.init_args.root=/nowhere"], "ImageSets/Segmentation/val.txt"),
-        (["--model.vlm.init_args.name_or_path=/nowhere/model"], "there is no folder"),
-        (["--model.proposals=psychic"], "psychic"),
+        (["--model.layer=11"], "always zero", 2),
+        (["--model.labeller.threshold=3"], "Expected `threshold` to be in 0..1", 2),
+        (["--model.proposals=psychic"], "psychic", 2),
+        (["--data.init_args.batch_size=0"], "error: Expected `batch_size` to be at least 1", 2),
+        (["--trainer.devices=0"], "devices", 2),  # what Lightning refuses
+        (["--data.init_args.root=/nowhere"], "ImageSets/Segmentation/val.txt", 1),
+        (["--model.vlm.init_args.name_or_path=/nowhere/model"], "there is no folder", 1),
     ],
 )
-def test_errors_are_one_block_without_a_stack_trace(arguments, extra, message, capsys, monkeypatch):
+def test_errors_are_one_block_without_a_stack_trace(
+    arguments, extra, message, code, capsys, monkeypatch
+):
     monkeypatch.setattr("datamodules.Scenes.prepare_data", lambda self: None)
     with pytest.raises(SystemExit) as stop:
         main(["test", *arguments, *extra])
     printed = capsys.readouterr().err
-    assert stop.value.code == 1
+    assert stop.value.code == code
     assert message in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_missing_data_is_noticed_before_the_model_is_loaded(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    config = f"--config={ROOT / 'configs' / 'voc21.yaml'}"
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                command,
+                config,
+                f"--data.init_args.root={tmp_path}",
+                "--model.vlm.init_args.name_or_path=/nowhere/model",
+            ]
+        )
+    printed = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "Expected Pascal VOC 2012" in printed
+    assert "/nowhere/model" not in printed
+
+
+def test_scenes_may_be_missing_as_they_are_drawn(arguments, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("datamodules.drawing.write_benchmark", drawn.append)
+    with pytest.raises(SystemExit):
+        main(["test", *arguments, f"--data.init_args.root={tmp_path}"])
+    assert drawn == [tmp_path]
 
 
 def test_help_and_version_need_neither_lightning_nor_torch():
@@ -130,4 +162,4 @@ def test_scores_name_what_they_depend_on(arguments, tmp_path):
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["rounds"] == 1
     assert scores["crf"] is False
-    assert {"patches", "relevance", "threshold", "blur"} <= set(scores)
+    assert {"patches", "relevance", "stop_below", "drop", "threshold", "blur"} <= set(scores)

@@ -118,7 +118,7 @@ def test_prepare_without_data(tmp_path):
     path.write_text("model:\n  layer: 1\n")
     with pytest.raises(ValueError, match=r"`data` in .*model\.yaml"):
         prepare([f"--config={path}"])
-    with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
+    with pytest.raises(ValueError, match=r"nothing\.yaml, but got no file"):
         prepare([f"--config={tmp_path / 'nothing.yaml'}"])
 
 

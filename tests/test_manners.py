@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from ovss import progress
 from ovss.commands import COMMANDS, QUICK, main
-from ovss.manners import manners
+from ovss.manners import ConfigurationError, configuration_at_fault, manners
 from ovss.progress import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -27,11 +28,26 @@ def test_what_a_user_can_get_wrong_is_one_block(capsys):
     assert code_of(ValueError("Expected a, but got b.")) == 1
     assert capsys.readouterr().err == "error: Expected a, but got b.\n"
     assert code_of(FileNotFoundError("nothing there")) == 1
+    assert code_of(ConfigurationError("Expected a, but got b.")) == 2
     assert code_of(KeyboardInterrupt()) == 130
     with pytest.raises(ValueError, match="shown"), manners(["test", "--traceback"]):
         raise ValueError("shown")
     with pytest.raises(KeyError), manners([]):
         raise KeyError("a mistake of the program's own")
+
+
+def test_what_a_setting_may_be_instead_is_left_out():
+    """The parser lists all types of a setting around what the class that was meant says."""
+
+    def refuse(reason):
+        raise ValueError("Does not validate against any of the Union subtypes\n...") from reason
+
+    with pytest.raises(ConfigurationError, match=r"^Expected a\.$"), configuration_at_fault():
+        refuse(ValueError("Expected a."))
+    with pytest.raises(FileNotFoundError, match="nothing there"), configuration_at_fault():
+        refuse(FileNotFoundError("nothing there"))
+    with pytest.raises(ConfigurationError, match="Does not validate"), configuration_at_fault():
+        refuse(None)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +118,55 @@ def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
     assert len(message.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("args", "message", "hint"),
+    [
+        (
+            ["test"],
+            "Expected a configuration for `test`, but got none with `model.vlm`; give one with "
+            "--config (`train_free_eval.py configs` lists them).",
+            "test --help` lists the options",
+        ),
+        (["segment"], "Expected `photos`, but got none.", "segment --help` lists the options"),
+        (["tset"], "invalid choice: 'tset'", "`train_free_eval.py --help` lists the commands"),
+    ],
+)
+def test_what_is_missing_is_named(args, message, hint, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert message in first
+    assert hint in second
+    assert second.count("train_free_eval.py") == 1
+
+
+@pytest.mark.parametrize("command", ["test", "prepare"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model:\n  layer: [1\n", "to be YAML, but got: .*line 2"),
+        (b"\xff\xfe", "to be YAML, but got: 'utf-8'"),
+        (b"just text", "to have sections such as `model:` and `data:`, but got 'just text'"),
+        (None, "does not exist|no file that can be read"),
+    ],
+)
+def test_a_configuration_with_a_mistake_is_named(
+    command, content, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        main([command, f"--config={path}"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert str(path) in printed
+    assert re.search(message, printed, re.DOTALL)
+
+
 @pytest.mark.slow  # half a minute: every option of every class that a setting can take
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion(shell, monkeypatch, capsys):
@@ -121,7 +186,7 @@ def test_completion_of_another_shell(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
     with pytest.raises(SystemExit) as stop:
         main(["completion", "fish"])
-    assert stop.value.code == 1
+    assert stop.value.code == 2
     assert "'bash', 'zsh', 'tcsh'" in capsys.readouterr().err
 
 
