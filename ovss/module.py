@@ -159,6 +159,8 @@ class PnPOVSS(LightningModule):
             "rounds": self.dropout.rounds,
             "patches": self.dropout.patches,
             "relevance": self.dropout.relevance,
+            "stop_below": self.dropout.stop_below,
+            "drop": self.dropout.drop,
             "threshold": self.labeller.threshold,
             "blur": self.labeller.blur,
             "crf": self.labeller.crf is not None,

@@ -23,7 +23,7 @@ class Rounds(NamedTuple):
     Attributes:
         maps: for each photo `(rounds, K_i, g, g)`, the class maps of each round, zero at the
             patches that were dropped before it.
-        dropped: `(rounds, B, g, g)` bool, the patches blank in each round's input.
+        dropped: `(rounds, B, g, g)` bool, the patches missing from each round's input.
         match_logit: for each photo `(rounds, captions of the photo)`.
     """
 
@@ -46,6 +46,9 @@ class SalienceDropout:
         stop_below: beyond the paper, off at 0: a photo gets no further round once a round's
             salience falls below this share of its first round's. Costs a wait for the device in
             every round.
+        drop: `pixels` blanks dropped patches. Beyond the paper, `tokens` takes them out: they
+            never enter the vision encoder again, and the caption attends to the others alone.
+            Costs a wait for the device in every round.
     """
 
     rounds: int = 4
@@ -53,6 +56,7 @@ class SalienceDropout:
     variant: Variant = "paper"
     relevance: Literal["gradcam", "attention"] = "gradcam"
     stop_below: float = 0.0
+    drop: Literal["pixels", "tokens"] = "pixels"
 
     def __post_init__(self) -> None:
         if isinstance(self.rounds, bool) or self.rounds < 1:
@@ -72,6 +76,8 @@ class SalienceDropout:
             )
         if not 0 <= self.stop_below <= 1:
             raise ValueError(f"Expected `stop_below` to be in 0..1, but got {self.stop_below}.")
+        if self.drop not in ("pixels", "tokens"):
+            raise ValueError(f"Expected `drop` to be 'pixels' or 'tokens', but got {self.drop!r}.")
 
     def __call__(
         self,
@@ -140,24 +146,20 @@ class SalienceDropout:
         pooling = self.pooling(tokens)
         members = (pooling > 0).any(1, keepdim=True).to(pooling.dtype)
         rows = torch.tensor(owner, device=device)
-        one_caption_each = owner == list(range(count))
+        rows_in_order = owner == list(range(count))
         history, pooled, logits = [], [], []
         seen: GradCAM | None = None
         active = torch.ones(count, dtype=torch.bool, device=device)
         first = torch.zeros(count, device=device)
         for number in range(self.rounds):
-            blanked = _blank(pixel_values, dropped.view(count, grid, grid))
-            if seen is not None and self.stop_below and not bool(active.all()):
-                seen = self._look_again(vlm, blanked, tokens, rows, active, layer, head, seen)
+            whole = self.drop == "pixels" and not (self.stop_below and not bool(active.all()))
+            if seen is None or whole:
+                seen = self._look_at(
+                    vlm, pixel_values, dropped, tokens, None if rows_in_order else rows, layer, head
+                )
             else:
-                with stage("vision", device):
-                    features = vlm.encode_image(blanked)
-                seen = vlm.attend(
-                    features if one_caption_each else features[rows],
-                    tokens,
-                    layer,
-                    head,
-                    gradient=self.relevance == "gradcam",
+                seen = self._look_again(
+                    vlm, pixel_values, dropped, tokens, rows, active, layer, head, seen
                 )
             # Under autocast the pooled maps and the salience would be rounded.
             with stage("dropout", device), torch.autocast(device.type, enabled=False):
@@ -190,10 +192,44 @@ class SalienceDropout:
             logits_of_photo.append(by_logit[own].T)
         return Rounds(maps_of_photo, torch.stack(history), logits_of_photo)
 
+    def _look_at(
+        self,
+        vlm: VLM,
+        pixel_values: Tensor,
+        dropped: Tensor,
+        tokens: Tokens,
+        rows: Tensor | None,
+        layer: int,
+        head: int | str,
+    ) -> GradCAM:
+        """A round for photos that can be looked at together.
+
+        Args:
+            vlm: the frozen model.
+            pixel_values: `(B, 3, S, S)`.
+            dropped: `(B, g*g)` bool; to drop tokens, as many in each row.
+            tokens: of the photos' captions.
+            rows: `(captions,)`, the photo of each caption; None for one each in the same order.
+            layer: counted from 0.
+            head: counted from 0, or `"mean"`.
+        """
+        visible = ~dropped if self.drop == "tokens" and bool(dropped.any()) else None
+        with stage("vision", pixel_values.device):
+            if visible is None:
+                blanked = _blank(pixel_values, dropped.unflatten(1, (vlm.grid, vlm.grid)))
+                features = vlm.encode_image(blanked)
+            else:
+                features = vlm.encode_visible(pixel_values, visible)
+        if rows is not None:
+            features = features[rows]
+            visible = None if visible is None else visible[rows]
+        return vlm.attend(features, tokens, layer, head, self.relevance == "gradcam", visible)
+
     def _look_again(
         self,
         vlm: VLM,
-        blanked: Tensor,
+        pixel_values: Tensor,
+        dropped: Tensor,
         tokens: Tokens,
         rows: Tensor,
         active: Tensor,
@@ -205,7 +241,8 @@ class SalienceDropout:
 
         Args:
             vlm: the frozen model.
-            blanked: `(B, 3, S, S)`.
+            pixel_values: `(B, 3, S, S)`.
+            dropped: `(B, g*g)` bool.
             tokens: of all captions.
             rows: `(captions,)`, the photo of each caption.
             active: `(B,)` bool.
@@ -214,14 +251,18 @@ class SalienceDropout:
             before: the last round, whose match logits inactive photos keep.
         """
         maps, logit = torch.zeros_like(before.maps), before.match_logit.clone()
-        chosen = active[rows].nonzero()[:, 0]
-        if len(chosen):
-            with stage("vision", blanked.device):
-                features = vlm.encode_image(blanked[active])
+        together = [active]
+        if self.drop == "tokens":
+            # As only positive salience is dropped, photos may have different numbers of tokens.
+            counts = dropped.sum(1)
+            together = [active & (counts == count) for count in counts[active].unique()]
+        for some in together:
+            chosen = some[rows].nonzero()[:, 0]
+            if not len(chosen):
+                continue
             own = Tokens(tokens.input_ids[chosen], tokens.attention_mask[chosen], ())
-            place = active.cumsum(0) - 1  # of each photo among the active ones
-            gradient = self.relevance == "gradcam"
-            seen = vlm.attend(features[place[rows[chosen]]], own, layer, head, gradient)
+            place = (some.cumsum(0) - 1)[rows[chosen]]  # of each caption's photo among these
+            seen = self._look_at(vlm, pixel_values[some], dropped[some], own, place, layer, head)
             maps[chosen], logit[chosen] = seen.maps, seen.match_logit
         return GradCAM(maps, logit)
 

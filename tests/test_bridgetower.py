@@ -18,6 +18,7 @@ SETUPS = {
     "base": {},
     "large": {"width": 128, "layers": 2, "tower_layers": 3, "image_size": 28, "patch_size": 7},
     "interpolating": {"link_tower_type": "interpolate", "layers": 4},
+    "through oneDNN": {"image_size": 96},
 }
 
 

@@ -51,11 +51,20 @@ class TableVLM:
         self.seen.append(blank)
         return blank.sum(1)
 
-    def attend(self, features, tokens, layer, head, gradient=True):
+    def encode_visible(self, pixel_values, visible):
+        assert pixel_values.all()
+        assert len(set(visible.sum(1).tolist())) == 1
+        self.seen.append(~visible)
+        return (~visible).sum(1)
+
+    def attend(self, features, tokens, layer, head, gradient=True, visible=None):
         assert (layer, head) == self.choice
         rows = self.table[tokens.input_ids[:, 1:]] * tokens.attention_mask[:, 1:, None]
         rolled = [row.roll(int(blank), -1) for row, blank in zip(rows, features, strict=True)]
-        maps = torch.stack(rolled).unflatten(-1, (GRID, GRID))
+        maps = torch.stack(rolled)
+        if visible is not None:
+            maps = maps * visible[:, None]
+        maps = maps.unflatten(-1, (GRID, GRID))
         return GradCAM(maps if gradient else maps + 1, features.float())
 
 
@@ -101,17 +110,18 @@ CAPTIONS = st.sampled_from(
     st.integers(1, 5),
     st.sampled_from([(1, 1), (2, 2), (4, 4), (9, 9), (50, 9), (0.3, 3), (0.5, 4), (0.01, 1)]),
     st.sampled_from(["paper", "released"]),
+    st.sampled_from(["pixels", "tokens"]),
 )
-def test_equals_plain_loops(table, captions, rounds, patches, variant):
+def test_equals_plain_loops(table, captions, rounds, patches, variant, drop):
     patches, count = patches
     expected, blanks = plain_rounds(table, captions, rounds, count, variant)
     vlm = TableVLM(table)
-    dropout = SalienceDropout(rounds, patches, variant)
+    dropout = SalienceDropout(rounds, patches, variant, drop=drop)
     seen = dropout.look(vlm, PHOTOS, [captions], 4, 2)
     np.testing.assert_array_equal(seen.maps[0].flatten(2).numpy(), expected)
     for number, blank in enumerate(blanks):
         assert seen.dropped[number, 0].flatten().nonzero()[:, 0].tolist() == blank
-        assert vlm.seen[number][0].nonzero()[:, 0].tolist() == blank  # in the pixels, too
+        assert vlm.seen[number][0].nonzero()[:, 0].tolist() == blank  # of the model, too
         # The made-up match logit counts the blank patches.
         assert seen.match_logit[0][number].tolist() == [len(blank)] * len(captions)
     total = expected.sum(0) + (expected[0] if variant == "released" else 0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
 from ovss.timing import stage
+from ovss.vlm.hooks import visible_tokens
 
 
 class GradCAM(NamedTuple):
@@ -157,6 +157,36 @@ class VLM(nn.Module, ABC):
             BLIP: `(B, 1 + g*g, D)`. BridgeTower: `(B, L, 1 + g*g, D)`.
         """
 
+    @torch.no_grad()
+    def encode_visible(self, pixel_values: Tensor, visible: Tensor) -> Tensor:
+        """`encode_image` of the visible patches alone: the others' tokens never enter the encoder.
+
+        Args:
+            pixel_values: `(B, 3, S, S)`, normalised.
+            visible: `(B, g*g)` bool, as many patches in each row.
+
+        Returns:
+            As `encode_image`'s, the visible patches in raster order.
+
+        Raises:
+            ValueError: rows with different numbers of patches, or a model that cannot do this.
+        """
+        counts = visible.sum(1)
+        if int(counts.min()) != int(counts.max()):
+            raise ValueError(
+                "Expected `visible` to have as many patches in each row, but got "
+                f"{counts.tolist()}; encode photos with different numbers one after the other."
+            )
+        with visible_tokens(self._embeddings(), visible):
+            return self.encode_image(pixel_values)
+
+    def _embeddings(self) -> nn.Module:
+        """The module that gives the vision encoder its tokens `(B, 1 + g*g, D)`, [CLS] first."""
+        raise ValueError(
+            f"Expected a model whose patch tokens can be dropped, but {type(self).__name__} does "
+            "not name the module they come from; leave `dropout.drop` at 'pixels'."
+        )
+
     @abstractmethod
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
         """Match logits `(B, 2)` (no match, match) of image features and captions, row by row.
@@ -250,21 +280,23 @@ class VLM(nn.Module, ABC):
         layer: int,
         head: int | str,
         gradient: bool = True,
+        visible: Tensor | None = None,
     ) -> GradCAM:
         """`gradcam` from image features and tokenised captions.
 
         Args:
-            features: from `encode_image`.
+            features: from `encode_image`, or with `visible` from `encode_visible`.
             tokens: from `tokenize`.
             layer: counted from 0.
             head: counted from 0, or `"mean"`.
             gradient: False leaves out the gradient weight (attention alone, the paper's ablation).
+            visible: `(B, g*g)` bool, the patches that `features` have; the maps are 0 elsewhere.
         """
         self.check_choice(layer, head)
         attention, gradients, logit = self._differentiate(features, tokens, [layer], gradient)
         weighted = attention[0] * gradients[0].clamp(min=0) if gradient else attention[0]
         weighted = weighted.mean(1) if head == "mean" else weighted[:, int(head)]
-        return GradCAM(self._to_grid(weighted, tokens), logit)
+        return GradCAM(self._to_grid(weighted, tokens, visible), logit)
 
     def attend_all(self, features: Tensor, tokens: Tokens) -> GradCAM:
         """`gradcam_all` from image features and tokenised captions."""
@@ -294,11 +326,17 @@ class VLM(nn.Module, ABC):
                 )
         return [p.detach() for p in probabilities], gradients, logit.detach().float()
 
-    def _to_grid(self, weighted: Tensor, tokens: Tokens) -> Tensor:
-        """`(B, ..., T + 1, 1 + g*g)` -> `(B, ..., T, g, g)`: no [CLS], padding zeroed, float32."""
+    def _to_grid(self, weighted: Tensor, tokens: Tokens, visible: Tensor | None = None) -> Tensor:
+        """`(B, ..., T + 1, 1 + g*g)` -> `(B, ..., T, g, g)`: no [CLS], padding zeroed, float32.
+
+        With `visible` `(B, g*g)` there are the visible patches alone, `(B, T + 1, 1 + n)`.
+        """
         mask = tokens.attention_mask[:, 1:]
         mask = mask.view(mask.shape[0], *[1] * (weighted.dim() - 3), mask.shape[1], 1)
         maps = weighted[..., 1:, 1:].float() * mask
+        if visible is not None:
+            whole = maps.new_zeros(*maps.shape[:-1], self.grid**2)
+            maps = whole.masked_scatter_(visible[:, None], maps)
         return maps.unflatten(-1, (self.grid, self.grid))
 
     # ---- checks --------------------------------------------------------------------------------
@@ -339,33 +377,3 @@ class VLM(nn.Module, ABC):
 def as_captions(captions: Sequence[Caption | str]) -> list[Caption]:
     """Plain strings become captions without classes."""
     return [Caption(c) if isinstance(c, str) else c for c in captions]
-
-
-def start_graph(probabilities: Tensor) -> Tensor:
-    """Mark attention probabilities as where the autograd graph begins (parameters are frozen)."""
-    if torch.is_grad_enabled() and not probabilities.requires_grad:
-        probabilities.requires_grad_()
-    return probabilities
-
-
-@contextmanager
-def probabilities_from_hooks(modules: dict[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """Record what enters attention-dropout modules, starting the autograd graph there.
-
-    Args:
-        modules: layer -> the module that is called with that layer's attention probabilities.
-    """
-    recorded: dict[int, Tensor] = {}
-
-    def record(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            recorded[layer] = start_graph(inputs[0])
-
-        return hook
-
-    handles = [module.register_forward_pre_hook(record(layer)) for layer, module in modules.items()]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from ovss.captions import Caption
 from ovss.demo import CHECKPOINT as DEMO
-from ovss.vlm.attention import fuse_blip_vision
-from ovss.vlm.base import VLM, ImageStatistics, Tokens, probabilities_from_hooks
+from ovss.vlm.attention import speed_up_blip
+from ovss.vlm.base import VLM, ImageStatistics, Tokens
+from ovss.vlm.hooks import probabilities_from_hooks
 from ovss.vlm.loading import (
     CLIP_STATISTICS,
     checkpoint_name,
@@ -43,7 +43,7 @@ class BlipITM(VLM):
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        fuse_blip_vision(self.model)
+        speed_up_blip(self.model)
         self.tokenizer = tokenizer
         self.name = name
         self.statistics = statistics
@@ -107,9 +107,10 @@ class BlipITM(VLM):
         """See `VLM.encode_image`."""
         return self.model.vision_model(pixel_values=pixel_values).last_hidden_state
 
+    def _embeddings(self) -> nn.Module:
+        return self.model.vision_model.embeddings
+
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
-        if not _broadcasts():
-            features = features.expand(len(tokens.input_ids), -1, -1)
         hidden = self.model.text_encoder(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
@@ -167,15 +168,3 @@ class BlipITM(VLM):
         return probabilities_from_hooks(
             {layer: blocks[layer].crossattention.self.dropout for layer in layers}
         )
-
-
-@lru_cache(maxsize=1)
-def _broadcasts() -> bool:
-    """Whether one photo's keys and values serve several captions as they are.
-
-    transformers 5.0 to 5.3 give them the captions' batch size, 5.6 and later their own.
-    """
-    import transformers
-    from packaging.version import Version
-
-    return Version(transformers.__version__) >= Version("5.6")

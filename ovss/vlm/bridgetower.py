@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from ovss.captions import Caption
-from ovss.vlm.base import VLM, ImageStatistics, Tokens, start_graph
+from ovss.vlm.base import VLM, ImageStatistics, Tokens
+from ovss.vlm.hooks import first_row, start_graph
+from ovss.vlm.linear import WORTHWHILE, use_onednn
 from ovss.vlm.loading import (
     CLIP_STATISTICS,
     checkpoint_name,
@@ -67,6 +70,8 @@ class BridgeTowerITM(VLM):
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.num_layers = model.config.num_hidden_layers
         self.num_heads = text.num_attention_heads
+        if self.grid**2 >= WORTHWHILE:
+            use_onednn(self.model.bridgetower)
         # RoBERTa counts positions from the padding index + 1.
         self.max_tokens = text.max_position_embeddings - text.pad_token_id - 1
 
@@ -123,6 +128,9 @@ class BridgeTowerITM(VLM):
                 states.append(tower.cross_modal_image_transform(normed) + kind)
         return torch.stack(states, 1)
 
+    def _embeddings(self) -> nn.Module:
+        return self.model.bridgetower.vision_model.visual.embeddings
+
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
         tower = self.model.bridgetower
         mask = _additive_mask(tokens.attention_mask, features.dtype)
@@ -135,17 +143,21 @@ class BridgeTowerITM(VLM):
         image_states = features.expand(len(tokens.input_ids), *features.shape[1:]).unbind(1)
         text = tower.cross_modal_text_layernorm(text_states[0])
         image = tower.cross_modal_image_layernorm(image_states[0])
-        for number in range(self.num_layers):
-            if number > 0:
-                bridge = number - 1
-                text = tower.cross_modal_text_link_tower[bridge](text_states[number], text, mask)
-                image = tower.cross_modal_image_link_tower[bridge](
-                    image_states[number], image, None
+        # The matching head reads the first tokens alone: the last layer needs no other patch.
+        with first_row(tower.cross_modal_image_layers[self.num_layers - 1].attention):
+            for number in range(self.num_layers):
+                if number > 0:
+                    link = number - 1
+                    text = tower.cross_modal_text_link_tower[link](text_states[number], text, mask)
+                    image = tower.cross_modal_image_link_tower[link](
+                        image_states[number], image, None
+                    )
+                text_layer = tower.cross_modal_text_layers[number]
+                image_layer = tower.cross_modal_image_layers[number]
+                text, image = (
+                    text_layer(text, image, attention_mask=mask)[0],
+                    image_layer(image, text, encoder_attention_mask=mask)[0],
                 )
-            text, image = (
-                tower.cross_modal_text_layers[number](text, image, attention_mask=mask)[0],
-                tower.cross_modal_image_layers[number](image, text, encoder_attention_mask=mask)[0],
-            )
         return self.model.itm_score(tower.get_cls_features(text, image))
 
     def _text_states(self, tokens: Tokens, mask: Tensor) -> list[Tensor]:
@@ -203,11 +215,11 @@ def recorded_attention(
     attention_mask: Tensor | None,
     scaling: float,
     **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Eager attention that hands the probabilities of the layers asked for to the recorder.
+) -> tuple[Tensor, Tensor | None]:
+    """Attention that hands the probabilities of the layers asked for to the recorder.
 
-    The arithmetic is that of transformers' eager attention (these models have no other), in eval
-    mode, where dropout does nothing.
+    There the arithmetic is that of transformers' eager attention, in eval mode, where dropout does
+    nothing; in all other layers it is fused, so that no maps of all patches are made.
 
     Args:
         module: the attention layer.
@@ -218,15 +230,19 @@ def recorded_attention(
         scaling: factor of the scores.
 
     Returns:
-        The output `(B, T, N, d)` and the probabilities `(B, N, T, S)`.
+        The output `(B, T, N, d)`, and in the layers asked for the probabilities `(B, N, T, S)`.
     """
+    recording = _recording.get()
+    if recording is None or module not in recording[0]:
+        context = scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling
+        )
+        return context.transpose(1, 2).contiguous(), None
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    probabilities = scores.softmax(-1)
-    recording = _recording.get()
-    if recording is not None and module in recording[0]:
-        recording[1][recording[0][module]] = start_graph(probabilities)
+    probabilities = start_graph(scores.softmax(-1))
+    recording[1][recording[0][module]] = probabilities
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 

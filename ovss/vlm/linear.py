@@ -39,6 +39,10 @@ class OneDNNLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(values, self.weight, self.bias, "none", [], "")
 
 
+WORTHWHILE = 128
+"""Patches from which it pays to swap modules; below, the products and maps are small."""
+
+
 def use_onednn(module: nn.Module) -> None:
     """Swap the linear layers within a module, in place, where this PyTorch has the operation."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
