@@ -195,7 +195,7 @@ class EvaluationCLI(LightningCLI):
                     read_config(Path(config))
         super().parse_arguments(parser, args)
 
-    def before_instantiate_classes(self) -> None:
+    def _check_data(self) -> None:
         """Look whether the data is there before the model is loaded, which takes minutes."""
         data = self._get(self.config, "data")
         if data is None:
@@ -210,6 +210,7 @@ class EvaluationCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """As Lightning does; a setting that is refused is a mistake in the configuration."""
+        self._check_data()
         try:
             with configuration_at_fault():
                 super().instantiate_classes()
