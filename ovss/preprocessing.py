@@ -102,7 +102,9 @@ def read_photo(path: str | Path, upright: bool = False) -> np.ndarray:
     except FileNotFoundError:
         raise FileNotFoundError(f"Expected a photo at {path}, but there is no such file.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow names the file again there.
+        reason = "no image format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(
-            f"Expected {path} to be a readable photo, but decoding failed ({error}); "
+            f"Expected {path} to be a readable photo, but decoding failed ({reason}); "
             "fetch or convert the file again."
         ) from error

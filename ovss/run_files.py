@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from ovss.files import write_atomically
 from ovss.fingerprint import differences, digest_of
+from ovss.words import counted
 
 try:
     import fcntl
@@ -238,9 +239,9 @@ class RunFiles:
         distrusted = [n for n in photo_ids if n not in done and self.label_path(n).exists()]
         if distrusted:
             log.warning(
-                "%d files in %s are damaged or of another run (%s ...); their photos are done "
-                "again.",
-                len(distrusted),
+                "%s in %s cannot be trusted, as damaged or of another run (%s ...); what they "
+                "hold is done again.",
+                counted(len(distrusted), "file"),
                 self.path / "labels",
                 distrusted[0],
             )

@@ -24,6 +24,7 @@ from ovss.segmentation import (
     say_vocabulary,
     segment_with,
 )
+from ovss.words import counted
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
@@ -68,16 +69,18 @@ def segment_files(
             except (ValueError, OSError) as error:
                 if len(files) == 1:
                     raise
-                failures.append(f"{file}: {error}")
+                # Errors of reading name the file, those of the method do not.
+                failures.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
             else:
                 write_result(result, output, name, file, settings, heatmaps)
             progress.advance()
-    log.info("%d photos segmented; results in %s", len(files) - len(failures), output)
+    done = len(files) - len(failures)
+    log.info("%s segmented; results in %s", counted(done, "photo"), output)
     if failures:
         listed = "\n".join(f"    {failure}" for failure in failures[:5])
         raise ValueError(
-            f"Expected {len(files)} readable photos, but {len(failures)} are not, among them\n"
-            f"{listed}\nThe others are done."
+            f"Expected {len(files)} readable photos, but could not read {len(failures)} of them"
+            f"{', among them' if len(failures) > 5 else ''}:\n{listed}\nThe others are done."
         )
 
 

@@ -220,12 +220,7 @@ def own_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
 
 
 def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
-    """Say what the demo's model knows, and which of the names are new to a model's tokenizer."""
-    if vlm.name == "demo":
-        own = {*TEMPLATE.lower().split(), "and"}
-        words = [w for w, _ in sorted(vlm.tokenizer.get_vocab().items(), key=lambda item: item[1])]
-        known = [word for word in words if word.isalpha() and word not in own]
-        log.info("The demo's model knows only the demo's words: %s.", ", ".join(known))
+    """Say which of the names are new to a model's tokenizer, and what the demo's model knows."""
     unknown = [
         name
         for names in benchmark.prompts
@@ -234,11 +229,17 @@ def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
     ]
     if unknown:
         log.warning(
-            "%s: unknown to this model's tokenizer, so what is found for it means nothing.%s",
+            "%s: unknown to this model's tokenizer, so what is found for it means nothing.",
             ", ".join(unknown),
-            " Give another model with --config configs/vlm/<model>.yaml (in Python: `vlm=...`)."
-            if vlm.name == "demo"
-            else "",
+        )
+    if unknown and vlm.name == "demo":
+        own = {*TEMPLATE.lower().split(), "and"}
+        words = [w for w, _ in sorted(vlm.tokenizer.get_vocab().items(), key=lambda item: item[1])]
+        known = [word for word in words if word.isalpha() and word not in own]
+        log.warning(
+            "The demo's model knows only the demo's words: %s. Give another model with --config "
+            "configs/vlm/<model>.yaml (in Python: `vlm=...`).",
+            ", ".join(known),
         )
 
 

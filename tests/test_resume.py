@@ -147,7 +147,7 @@ def test_a_damaged_or_foreign_label_map_is_done_again(go, tmp_path, damage, capl
     before = results(tmp_path / "run")
     damage(tmp_path / "run" / "labels" / "val_00000.png")
     assert go().seen == ids(0, 1)
-    assert "1 files in" in caplog.text
+    assert "1 file in" in caplog.text
     assert results(tmp_path / "run") == before
 
 

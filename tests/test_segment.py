@@ -208,8 +208,10 @@ def test_a_broken_photo_does_not_stop_the_others(run, photo, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run(folder, "--classes=cat", "--background=false")
     assert stop.value.code == 1
-    assert "1 are not" in (message := capsys.readouterr().err)
-    assert "a.jpg" in message
+    message = capsys.readouterr().err
+    assert "1 photo segmented" in message
+    assert "Expected 2 readable photos, but could not read 1 of them:\n" in message
+    assert message.count(str(folder / "a.jpg")) == 1
     written = sorted(f.name for f in (tmp_path / "out").iterdir())
     assert written == ["b_labels.json", "b_labels.png", "b_overlay.png"]
     sidecar = json.loads((tmp_path / "out" / "b_labels.json").read_text())
@@ -225,3 +227,7 @@ def test_words_that_the_model_does_not_know_are_named(tiny_blip, caplog, monkeyp
     assert "\u4e16: unknown to this model" in caplog.text
     assert "cat: unknown" not in caplog.text
     assert "demo's words" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        say_vocabulary(tiny_blip, own_classes(["cat", "dog"]))
+    assert caplog.messages == []  # all is known: nothing to say
