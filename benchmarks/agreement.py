@@ -3,9 +3,10 @@
     python benchmarks/agreement.py --scenes 100
     python benchmarks/agreement.py --scenes 400 --device cuda
 
-Every setting labels the same scenes with the demo's model; the table has its mIoU, the
-share of pixels with float32's label, and the time of its class maps (labelling takes as long for
-all). Scenes are drawn into `data/scenes` on first use.
+Every setting labels the same scenes with the demo's model and the settings that it ships with; the
+table has its mIoU, the share of pixels with the label of the first row, and the time of its class
+maps (labelling takes as long for all). `--rounds 4 --patches 4` looks more often, which gives the
+options of later rounds more to do. Scenes are drawn into `data/scenes` on first use.
 """
 
 import argparse
@@ -16,22 +17,25 @@ from dataclasses import replace
 import torch
 
 from datamodules import Scenes
-from ovss.labelling import Labeller
 from ovss.method import look
 from ovss.metrics import SegmentationScores
 from ovss.preprocessing import InputSpec
 from ovss.salience import SalienceDropout
+from ovss.segmentation import demo_settings
 from ovss.vlm import BlipITM
 
-# Fixed, so that figures stay comparable when the demo's own settings change.
-LAYER, HEAD, DROPOUT, LABELLER = 1, "mean", SalienceDropout(4, 4), Labeller(0.3)
-SETTINGS: dict[str, tuple[SalienceDropout, torch.dtype | None]] = {
-    "float32": (DROPOUT, None),
-    "bfloat16 autocast": (DROPOUT, torch.bfloat16),
-    "float16 autocast": (DROPOUT, torch.float16),
-    **{f"stop_below={s}": (replace(DROPOUT, stop_below=s), None) for s in (0.25, 0.5, 0.75)},
-    "rounds=1": (replace(DROPOUT, rounds=1), None),
-}
+
+def settings(usual: SalienceDropout) -> dict[str, tuple[SalienceDropout, torch.dtype | None]]:
+    """Name the rows: dropout and the dtype of an autocast."""
+    return {
+        "float32": (usual, None),
+        "bfloat16 autocast": (usual, torch.bfloat16),
+        "float16 autocast": (usual, torch.float16),
+        **{f"stop_below={s}": (replace(usual, stop_below=s), None) for s in (0.25, 0.5, 0.75)},
+        "drop=tokens": (replace(usual, drop="tokens"), None),
+        "drop=tokens, stop_below=0.5": (replace(usual, drop="tokens", stop_below=0.5), None),
+        "rounds=1": (replace(usual, rounds=1), None),
+    }
 
 
 def main() -> None:
@@ -43,26 +47,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--no-crf", action="store_true", help="labels without the CRF")
+    parser.add_argument("--rounds", type=int, help="default: the demo's")
+    parser.add_argument("--patches", type=int, help="dropped after a round; default: the demo's")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     vlm = BlipITM.from_pretrained("demo").to(args.device)
-    labeller = replace(LABELLER, crf=None) if args.no_crf else LABELLER
+    shipped = demo_settings()
+    layer, head, usual, labeller = (shipped[k] for k in ("layer", "head", "dropout", "labeller"))
+    usual = replace(
+        usual, rounds=args.rounds or usual.rounds, patches=args.patches or usual.patches
+    )
+    labeller = replace(labeller, crf=None) if args.no_crf else labeller
+    rows = settings(usual)
     spec = InputSpec(vlm.image_size, vlm.statistics.mean, vlm.statistics.std)
     data = Scenes(args.root, limit=args.scenes, batch_size=args.batch, num_workers=0, spec=spec)
     data.prepare_data()
     data.setup()
     benchmark = data.benchmark
-    scores = {name: SegmentationScores(len(benchmark.classes)) for name in SETTINGS}
-    seconds, same, pixels = dict.fromkeys(SETTINGS, 0.0), dict.fromkeys(SETTINGS, 0), 0
+    scores = {name: SegmentationScores(len(benchmark.classes)) for name in rows}
+    seconds, same, pixels = dict.fromkeys(rows, 0.0), dict.fromkeys(rows, 0), 0
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     for batch in data.test_dataloader():
         names = [[benchmark.prompts[label] for label in own] for own in batch.present]
         inputs = batch.pixel_values.to(args.device)
         expected: list[torch.Tensor] = []
-        for setting, (dropout, dtype) in SETTINGS.items():
+        for setting, (dropout, dtype) in rows.items():
             start = clock()
             with torch.autocast(args.device, dtype) if dtype else nullcontext():
-                rounds = look(vlm, inputs, names, LAYER, HEAD, dropout)
+                rounds = look(vlm, inputs, names, layer, head, dropout)
                 maps = [dropout.combine(each) for each in rounds.maps]
             if args.device == "cuda":
                 torch.cuda.synchronize()
@@ -77,9 +89,13 @@ def main() -> None:
         pixels += sum(each.numel() for each in expected)
     count = len(data.dataset)
     kind = "processor ms" if args.device == "cpu" else "ms"
-    print(f"{count} scenes, {args.threads} threads, batch {args.batch}, {args.device}\n")
+    print(
+        f"{count} scenes, {args.threads} threads, batch {args.batch}, {args.device}; "
+        f"layer {layer}, head {head}, {usual.rounds} rounds of {usual.patches} patches, threshold "
+        f"{labeller.threshold}, CRF {'off' if args.no_crf else 'on'}\n"
+    )
     print(f"| setting | mIoU | same label as float32 | {kind} a scene |\n|---|---|---|---|")
-    for setting in SETTINGS:
+    for setting in rows:
         print(
             f"| {setting} | {100 * float(scores[setting].compute()['mIoU']):.2f} "
             f"| {same[setting] / pixels:.3%} | {1e3 * seconds[setting] / count:.1f} |"

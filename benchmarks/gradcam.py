@@ -23,7 +23,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import BlipConfig, BlipForImageTextRetrieval
+from synthetic import large_blip
+from transformers import BlipForImageTextRetrieval
 
 from ovss.vlm import BlipITM, GradCAM, Tokens
 
@@ -31,31 +32,6 @@ from ovss.vlm import BlipITM, GradCAM, Tokens
 LAYER, HEAD = 7, 9
 ENC, SEP = 30523, 102
 WORDS = (1037, 3861, 1997, 4937, 3899, 9055)  # "a picture of cat dog bottle", BERT's vocabulary
-
-
-def build_model(image_size: int, device: str) -> BlipForImageTextRetrieval:
-    """Draw a random BLIP-large."""
-    torch.manual_seed(0)
-    text = {
-        "vocab_size": 30524,
-        "hidden_size": 768,
-        "encoder_hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "bos_token_id": ENC - 1,
-    }
-    vision = {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": image_size,
-        "patch_size": 16,
-        "initializer_range": 0.02,
-    }
-    config = BlipConfig(text_config=text, vision_config=vision)
-    return BlipForImageTextRetrieval(config).to(device).eval()
 
 
 def make_inputs(image_size: int, batch: int, device: str) -> tuple[torch.Tensor, Tokens]:
@@ -154,7 +130,7 @@ def compare(args: argparse.Namespace) -> None:
     )
     # Before this process holds a model of its own.
     peaks = {name: measure_memory(args, name) for name in VARIANTS}
-    model = build_model(args.image_size, args.device)
+    model = large_blip(args.image_size).to(args.device)
     # A copy each: `BlipITM` freezes the parameters and swaps the vision encoder's attention.
     runs = {name: build(copy.deepcopy(model)) for name, build in VARIANTS.items()}
     inputs = make_inputs(args.image_size, args.batch, args.device)
@@ -190,7 +166,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.only:
-        run = VARIANTS[args.only](build_model(args.image_size, args.device))
+        run = VARIANTS[args.only](large_blip(args.image_size).to(args.device))
         run(*make_inputs(args.image_size, args.batch, args.device))
         print(peak_memory(args.device))
     else:
