@@ -69,6 +69,8 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         self.spec = spec
         self._dataset: PhotoDataset | None = None
         self._finished: frozenset[int] = frozenset()
+        self.whole: int | None = None
+        """Photos in the split without `limit`, once `setup` ran."""
 
     @abstractmethod
     def find(self) -> Split:
@@ -127,6 +129,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
                 f"Expected {expected} photos in {self.benchmark.title}, but found {count} under "
                 f"{self.root}. {self.remedy} To use a part of the data, ask for it with `limit`."
             )
+        self.whole = count
         return replace(split, samples=split.samples[: self.limit])
 
     def check(self) -> None:

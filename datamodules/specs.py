@@ -117,7 +117,9 @@ def with_prompts(benchmark: Benchmark, path: str | Path) -> Benchmark:
                 )
             named[name.casefold()] = number
         prompts[label] = names
-    return replace(benchmark, prompts=tuple(prompts), released_prompts=())
+    return replace(
+        benchmark, prompts=tuple(prompts), released_prompts=(), prompts_file=Path(path).name
+    )
 
 
 def read_text_lines(path: str | Path) -> list[str]:

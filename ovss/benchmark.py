@@ -37,6 +37,8 @@ class Benchmark:
         rescale: the released code min-max scales this benchmark's maps (COCO).
         normalise: False where the released code feeds pixels in 0..1, resized bilinearly (ADE20K).
         expected: photos in the whole split; None where any number will do.
+        prompts_file: name of the file of one's own that `prompts` come from; None for the usual
+            ones.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Benchmark:
     rescale: bool = False
     normalise: bool = True
     expected: int | None = None
+    prompts_file: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompts", "palette"):

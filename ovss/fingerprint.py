@@ -58,7 +58,7 @@ def fingerprint_of(module: Any, precision: str) -> dict[str, Any]:
             "proposal_settings": _by_content(module.proposer.settings()),
             "precision": precision,
             "classes": benchmark.classes,
-            "prompts": benchmark.prompts,
+            "prompts": benchmark.prompts,  # the names themselves, whatever their file is called
             "released_prompts": benchmark.released_prompts,
             "scoring": {
                 "background": benchmark.background,

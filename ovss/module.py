@@ -147,9 +147,11 @@ class PnPOVSS(LightningModule):
     def describe(self) -> dict[str, Any]:
         """The settings that a score is only comparable with."""
         benchmark = self.benchmark
+        own = benchmark.prompts_file
         return {
             "benchmark": benchmark.key,
             "protocol": benchmark.protocol,
+            **({} if own is None else {"prompts": own}),
             "variant": self.variant,
             "vlm": self.vlm.name,
             "image_size": self.vlm.image_size,

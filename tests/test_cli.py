@@ -67,6 +67,33 @@ def test_a_finished_run_says_that_nothing_was_left(arguments, tmp_path, capsys, 
     assert begun == [("test", 3, 3), ("predict", 3, 3)]
 
 
+@pytest.mark.parametrize(
+    ("extra", "photos"),
+    [("--trainer.limit_test_batches=3", 6), ("--data.init_args.limit=4", 4), ("-q", 8)],
+)
+def test_a_score_says_how_many_photos_it_saw(arguments, tmp_path, extra, photos, capsys):
+    arguments.remove("--data.init_args.limit=3")
+    main(["test", *arguments, "--data.init_args.batch_size=2", extra])
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert (scores["photos"], scores["expected_photos"]) == (photos, 8)
+    said = "8 photos" if photos == 8 else f"{photos} of 8 photos"
+    assert f"| {said}\n" in capsys.readouterr().out
+    assert f"<b>{said}</b>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_scores_name_ones_own_prompts(arguments, tmp_path, capsys):
+    names = tmp_path / "mine.txt"
+    names.write_text("".join(f"thing {number}\n" for number in range(12)))
+    main(["test", *arguments, f"--data.init_args.prompts={names}"])
+    folder = tmp_path / "run"
+    assert json.loads((folder / "scores.json").read_text())["prompts"] == "mine.txt"
+    assert "prompts mine.txt" in capsys.readouterr().out
+    # The names decide the result, not what their file is called.
+    other = names.rename(tmp_path / "other.txt")
+    main(["test", *arguments, f"--data.init_args.prompts={other}"])
+    assert "nothing was left to do" in capsys.readouterr().out
+
+
 def test_predict_scores_the_same(arguments, tmp_path):
     main(["test", *arguments])
     tested = (tmp_path / "run" / "scores.json").read_bytes()

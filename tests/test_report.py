@@ -241,8 +241,23 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, run_folder):
 
 def test_headline_names_what_a_score_is_comparable_with(run_folder):
     line = headline(json.loads((run_folder / "scores.json").read_text()))
-    for word in ("two", "standard", "paper", "tiny & small", "all", "9 photos"):
+    for word in ("two", "standard", "paper", "tiny & small", "all", "| 9 photos"):
         assert word in line
+    assert "prompts" not in line
+    assert "| prompts mine.txt |" in headline(
+        {**json.loads((run_folder / "scores.json").read_text()), "prompts": "mine.txt"}
+    )
+
+
+def test_a_score_of_a_part_says_so(tmp_path):
+    folder = write_run(tmp_path / "part", [1], expected_photos=1449, threshold=0.15)
+    assert headline(read_run(folder).scores).endswith("1 of 1449 photos")
+    html = write_report(read_run(folder), BENCHMARK, Drawn()).read_text()
+    assert "<span>scored</span><b>1 of 1449 photos</b>" in html
+    assert "<span>threshold</span><b>0.15</b>" in html
+    assert "(1 photos)" not in html
+    whole = write_run(tmp_path / "whole", [1, 2], expected_photos=2)
+    assert headline(read_run(whole).scores).endswith("| 2 photos")
 
 
 # ---- compare -----------------------------------------------------------------------------------

@@ -44,7 +44,9 @@ class ResultsWriter(Callback):
         if not trainer.is_global_zero or module.results is None:
             return
         seconds = time.perf_counter() - self._began
-        data = scores_as_data(module.results, module.benchmark, module.describe())
+        whole = getattr(getattr(trainer, "datamodule", None), "whole", None)
+        expected = module.benchmark.expected if whole is None else whole
+        data = scores_as_data(module.results, module.benchmark, module.describe(), expected)
         for name in ("proposals_precision", "proposals_recall"):
             data[name] = float(module.results[name])
         if module.unreadable:

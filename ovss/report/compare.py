@@ -22,10 +22,13 @@ from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import bars, note, page, section, table, text
 from ovss.report.runs import PhotoRecord, Run, counts_of, read_run
 from ovss.report.scores import percent
+from ovss.words import counted
 
 log = logging.getLogger(__name__)
 
-_RESULTS = {"mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "photos"}
+_RESULTS = {
+    "mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "photos", "expected_photos",
+}  # fmt: skip
 _MUST_AGREE = ("benchmark", "protocol")
 _SHOWN_PHOTOS = 6
 
@@ -171,7 +174,7 @@ def _rich_table(rows: Sequence[Row]) -> Table:
     scores = rows[0].run.scores
     drawn = Table(
         title=f"{scores['benchmark']}, protocol {scores['protocol']}, "
-        f"{len(rows[0].run.photos)} photos"
+        f"{counted(len(rows[0].run.photos), 'photo')}"
     )
     for number, name in enumerate(_header(differing)):
         drawn.add_column(name, justify="left" if number <= len(differing) else "right")
@@ -185,7 +188,7 @@ def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
     scores = first.run.scores
     title = f"{len(rows)} runs on {scores['benchmark']}"
     differing = settings_that_differ([row.run for row in rows])
-    photos = len(first.run.photos)
+    photos = counted(len(first.run.photos), "photo")
     verdict = [
         f"{row.title} is {abs(100 * row.gain.difference):.1f} points "
         f"{'better' if row.gain.difference > 0 else 'worse'} than {first.title}"
@@ -198,7 +201,7 @@ def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
         [
             f"<h1>{text(title)}</h1>",
             f"<p>{text(' '.join(verdict))}</p>",
-            note(f"Protocol {scores['protocol']}, {photos} photos, in percent."),
+            note(f"Protocol {scores['protocol']}, {photos}, in percent."),
             table(_header(differing), [_cells(row, differing) for row in rows], numbers=3),
             note(
                 "Intervals: paired bootstrap over photos, "

@@ -13,16 +13,28 @@ from rich.table import Table
 
 from ovss.benchmark import Benchmark
 from ovss.files import write_atomically
+from ovss.words import counted
 
 
 def scores_as_data(
-    results: dict[str, Any], benchmark: Benchmark, settings: dict[str, Any]
+    results: dict[str, Any],
+    benchmark: Benchmark,
+    settings: dict[str, Any],
+    expected: int | None = None,
 ) -> dict[str, Any]:
     """`SegmentationScores.compute` and the settings as JSON-ready data.
 
     Scores are in 0..1; a class that does not count has null.
+
+    Args:
+        results: the scores.
+        benchmark: whose classes they are of.
+        settings: what the scores are only comparable with.
+        expected: photos in the whole split; None where nobody knows.
     """
     data: dict[str, Any] = {**settings, "photos": int(results["photos"])}
+    if expected is not None:
+        data["expected_photos"] = expected
     for name in ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU"):
         data[name] = _number(results[name])
     data["classes"] = [
@@ -49,9 +61,21 @@ def headline(data: dict[str, Any]) -> str:
     return (
         f"mIoU {percent(data['mIoU'])} | {data['benchmark']} | protocol {data['protocol']} | "
         f"variant {data['variant']} | VLM {data['vlm']} | proposals {data['proposals']} | "
-        f"{data['photos']} photos"
+        + (f"prompts {data['prompts']} | " if "prompts" in data else "")
+        + seen(data)
         + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )
+
+
+def seen(data: dict[str, Any]) -> str:
+    """How many photos were scored, and of how many where some are missing.
+
+    Example:
+        >>> seen({"photos": 3, "expected_photos": 1449}), seen({"photos": 1449})
+        ('3 of 1449 photos', '1449 photos')
+    """
+    photos, expected = data["photos"], data.get("expected_photos", data["photos"])
+    return counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
 
 
 def per_class_table(data: dict[str, Any]) -> Table:

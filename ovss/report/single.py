@@ -14,8 +14,9 @@ from ovss.report.environment import command, environment
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import bars, facts, matrix, note, page, section, table, text
 from ovss.report.runs import Run
-from ovss.report.scores import percent
+from ovss.report.scores import percent, seen
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
+from ovss.words import counted
 
 _SHOWN_IN_MATRIX = 21
 _STAGES = {
@@ -59,6 +60,7 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
 def _settings(scores: dict[str, Any]) -> str:
     known = {
         "mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "benchmark",
+        "photos", "expected_photos", "proposals_precision", "proposals_recall",
     }  # fmt: skip
     results = [
         ("mIoU", percent(scores["mIoU"])),
@@ -67,16 +69,19 @@ def _settings(scores: dict[str, Any]) -> str:
         ("frequency-weighted IoU", percent(scores["fw_IoU"])),
     ]
     settings = [
-        (name.replace("_", " "), value)
-        for name, value in scores.items()
-        if name not in known and not isinstance(value, (dict, list, float))
+        *(
+            (name.replace("_", " "), value)
+            for name, value in scores.items()
+            if name not in known and not isinstance(value, (dict, list))
+        ),
+        ("scored", seen(scores)),
     ]
     skipped = scores.get("skipped", {}).get("count", 0)
     return (
         facts(results)
         + note("In percent, over all pixels of all photos. Comparable only with these:")
         + facts(settings)
-        + (note(f"{skipped} photos could not be read and are not scored.") if skipped else "")
+        + (note(f"{counted(skipped, 'photo')} could not be read.") if skipped else "")
     )
 
 
@@ -127,7 +132,8 @@ def _proposals(run: Run, benchmark: Benchmark) -> str:
     names = benchmark.classes
 
     def listed(counts: list[tuple[int, int]]) -> str:
-        return ", ".join(f"{names[label]} ({number} photos)" for label, number in counts) or "none"
+        found = [f"{names[label]} ({counted(number, 'photo')})" for label, number in counts]
+        return ", ".join(found) or "none"
 
     kind = run.scores["proposals"]
     return (
