@@ -35,6 +35,16 @@ from ovss.manners import ConfigurationError, configuration_at_fault, manners, qu
 from ovss.module import PnPOVSS
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 
+_TRAINING = {
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
+    "limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval",
+    "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps",
+    "enable_checkpointing", "accumulate_grad_batches", "gradient_clip_val",
+    "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs", "sync_batchnorm",
+    "detect_anomaly", "model_registry",
+}  # fmt: skip
+"""Options of the Trainer that do nothing here: taken, but neither in `--help` nor in config.yaml."""
+
 
 class EvaluationTrainer(Trainer):
     """Lightning's Trainer with the commands that it lacks."""
@@ -179,6 +189,9 @@ class EvaluationCLI(LightningCLI):
         parser.set_defaults(
             {f"trainer.{k}": v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         )
+        for action in parser._actions:
+            if action.dest.removeprefix("trainer.") in _TRAINING:
+                action.help = argparse.SUPPRESS
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(
             self._datamodule_class, "data", subclass_mode=True, required=False

@@ -30,7 +30,8 @@ def arguments(tmp_path, scenes_root, tiny_blip_path, monkeypatch):
 
 
 def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
-    main(["test", *arguments, "--model.labeller.threshold=0.2", "--model.labeller.crf=null"])
+    options = ("--model.labeller.threshold=0.2", "--model.labeller.crf=null")
+    main(["test", *arguments, *options, "--trainer.max_epochs=1"])  # not listed, but taken
     folder = tmp_path / "run"
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["photos"] == 3

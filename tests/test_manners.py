@@ -80,6 +80,18 @@ def test_quick_answers_import_no_lightning():
         assert done.stdout
 
 
+def test_help_leaves_out_what_only_training_needs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["test", "--help"])
+    assert stop.value.code in (0, None)
+    shown = capsys.readouterr().out
+    for option in ("limit_test_batches", "devices", "precision", "fast_dev_run"):
+        assert f"--trainer.{option} " in shown
+    for option in ("max_epochs", "limit_train_batches", "gradient_clip_val"):
+        assert f"--trainer.{option}" not in shown
+
+
 def test_help_lists_every_command(capsys):
     main([])
     shown = capsys.readouterr().out
