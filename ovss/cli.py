@@ -43,7 +43,7 @@ _TRAINING = {
     "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs", "sync_batchnorm",
     "detect_anomaly", "model_registry",
 }  # fmt: skip
-"""Options of the Trainer that do nothing here: taken, but neither in `--help` nor in config.yaml."""
+"""Options of the Trainer that do nothing here: taken, but not in `--help` nor in config.yaml."""
 
 
 class EvaluationTrainer(Trainer):
