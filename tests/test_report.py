@@ -16,7 +16,7 @@ from ovss.bootstrap import paired_bootstrap
 from ovss.commands import main
 from ovss.drawing import palette_png
 from ovss.report import headline, percent
-from ovss.report.compare import compare_rows, settings_that_differ
+from ovss.report.compare import _page, compare_rows, settings_that_differ
 from ovss.report.page import bars, data_uri, matrix, page, section, table
 from ovss.report.runs import PhotoRecord, read_run
 from ovss.report.single import write_report
@@ -113,7 +113,7 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "img", "br"):
+        if tag not in ("meta", "link", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -356,12 +356,45 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
     assert "(-" in html
 
 
+def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):
+    output = tmp_path / "page.html"
+    for number, folder in enumerate(two_runs):  # as `describe` puts it into scores.json, too
+        scores = json.loads((folder / "scores.json").read_text())
+        (folder / "scores.json").write_text(json.dumps({**scores, "rounds": 1 + 3 * number}))
+    main(["compare", *map(str, two_runs), f"--output={output}", "--resamples=100", "-q"])
+    html = output.read_text()
+    rows = compare_rows([read_run(folder) for folder in two_runs], resamples=100)
+    change = rows[1].iou - rows[0].iou
+    widths = [float(w) for w in re.findall(r"width:([\d.]+)%", html)]
+    full = 50 if (change < 0).any() else 100
+    expected = full * np.abs(np.sort(change)[::-1]) / np.abs(change).max()
+    np.testing.assert_allclose(widths, expected, atol=0.006)
+    assert "<th>rounds</th>" in html
+    assert "dropout.rounds" not in html  # once is enough
+    assert re.search(r"figure small \{[^}]*overflow-wrap: anywhere", html)
+
+
+def compare_page(tmp_path):
+    """Runs with long names, with photos."""
+    names = ("three_rounds_of_salience_dropout", "a_single_round_without_any_crf")
+    wrongs = ([8, 8, 8], [2, 3, 9])
+    folders = [write_run(tmp_path / n, w) for n, w in zip(names, wrongs, strict=True)]
+    rows = compare_rows([read_run(folder) for folder in folders], resamples=10)
+    path = tmp_path / "compare.html"
+    path.write_text(_page(rows, Drawn(), 10))
+    return path
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["report", "compare"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_report_opens_in_a_browser(run_folder, tmp_path, width):
+def test_page_opens_in_a_browser(run_folder, tmp_path, width, kind):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     assert browser, "Expected Debian's chromium; `apt-get install chromium`."
-    path = write_report(read_run(run_folder), BENCHMARK, Drawn())
+    if kind == "report":
+        path = write_report(read_run(run_folder), BENCHMARK, Drawn())
+    else:
+        path = compare_page(tmp_path)
     # A window cannot be narrower than 500 pixels, a frame can. It reports what it finds.
     frame = tmp_path / "frame.html"
     frame.write_text(

@@ -138,7 +138,9 @@ def open_dataset(run: Run) -> Photos | None:
 def settings_that_differ(runs: Sequence[Run]) -> list[str]:
     """Names of the model's settings that are not the same in all runs."""
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in _RESULTS)
-    return [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
+    differing = [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
+    # scores.json has some of config.yaml's by their last name.
+    return [n for n in differing if "." not in n or n.rpartition(".")[2] not in differing]
 
 
 def _iou(sums: np.ndarray, run: Run) -> np.ndarray:
@@ -216,22 +218,23 @@ def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
 def _classes(rows: Sequence[Row]) -> str:
     first, last = rows[0], rows[-1]
     names = first.run.classes
-    counted = [k for k in range(len(names)) if any(not np.isnan(row.iou[k]) for row in rows)]
+    labels = [k for k in range(len(names)) if any(not np.isnan(row.iou[k]) for row in rows)]
     # A class that one run found nowhere and nothing of is there in no photo: it counts as 0.
     change = np.nan_to_num(last.iou) - np.nan_to_num(first.iou)
-    counted.sort(key=lambda k: -change[k])
+    labels.sort(key=lambda k: -change[k])
+    largest = max((abs(change[k]) for k in labels), default=0) or 1.0
     return (
         note(f"IoU of {last.title} minus {first.title}, in points.")
         + bars(
-            [(names[k], change[k], f"{100 * change[k]:+.1f}") for k in counted],
-            columns=len(counted) > 12,
+            [(names[k], change[k] / largest, f"{100 * change[k]:+.1f}") for k in labels],
+            columns=len(labels) > 12,
         )
         + "<h3>IoU</h3>"
         + table(
             ["class", *(row.title for row in rows)],
             [
                 [names[k]] + [percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows]
-                for k in sorted(counted)
+                for k in sorted(labels)
             ],
             numbers=len(rows),
         )

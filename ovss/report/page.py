@@ -21,6 +21,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 40px 0 8px; }
 h3 { font-size: 1rem; margin: 20px 0 6px; }
+h2, h3, p { overflow-wrap: anywhere; }
 p { margin: 6px 0; max-width: 75ch; } .faint { color: var(--faint); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 14px 0; }
@@ -47,13 +48,16 @@ table.matrix thead span { writing-mode: vertical-rl; transform: rotate(180deg); 
 figure.wide { grid-column: 1 / -1; }
 figure .row { display: flex; gap: 6px; } figure .row div { flex: 1 1 0; min-width: 0; }
 figure img { width: 100%; display: block; border-radius: 4px; }
-figure small { color: var(--faint); } figcaption { font-size: .9rem; overflow-wrap: anywhere; }
+figure small { color: var(--faint); display: block; line-height: 1.25; overflow-wrap: anywhere; }
+figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: .82rem; margin-top: 4px; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px;
   margin-right: 5px; border: 1px solid var(--line); }
 pre { background: var(--tint); border-radius: 8px; padding: 12px; overflow-x: auto;
   font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; margin: 6px 0; }
-@media (max-width: 480px) { body { font-size: 15px; } main { padding: 16px 12px 48px; } }
+th.number { white-space: normal; }
+@media (max-width: 480px) { body { font-size: 15px; } main { padding: 16px 12px 48px; }
+  table:not(.matrix) { font-size: .84rem; } table:not(.matrix) :is(th, td) { padding-right: 8px; } }
 """
 
 # Nothing may be fetched, whatever a class or file is called.
@@ -102,7 +106,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers: int 
 
     def cells(row: Sequence[object], tag: str) -> str:
         return "".join(
-            f"<{tag}{' class=number' if i >= len(row) - numbers else ''}>{text(value)}</{tag}>"
+            f"<{tag}{' class=number' if i >= len(row) - numbers else ''}>"
+            # Folders have long names, which only break where they may.
+            f"{text(value).replace('_', '_<wbr>')}</{tag}>"
             for i, value in enumerate(row)
         )
 
