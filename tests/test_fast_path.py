@@ -124,6 +124,21 @@ def test_onednn_is_the_linear_layer():
     torch.testing.assert_close(values.grad[0, 0], model[0].weight.sum(0), atol=1e-4, rtol=0)
 
 
+def test_a_compiler_sees_a_plain_linear_layer():
+    model = torch.nn.Sequential(torch.nn.Linear(40, 30)).requires_grad_(False)
+    use_onednn(model)
+    called = []
+
+    def backend(graph, _):
+        called.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    values = torch.randn(2, 40)
+    torch.testing.assert_close(torch.compile(model, backend=backend)(values), model(values))
+    assert len(called) == 1
+    assert "mkldnn" not in called[0]
+
+
 # ---- beyond the paper --------------------------------------------------------------------------
 
 

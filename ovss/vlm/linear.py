@@ -12,8 +12,8 @@ class OneDNNLinear(nn.Module):
 
     PyTorch multiplies float32 matrices with MKL, which was the slower of the two on an AMD
     processor with AVX-512 (docs/performance.md). Outputs agree to float rounding. Where a graph,
-    autocast, another type or another device is asked for, this is `nn.Linear`. Weights are shared
-    and keep their names.
+    autocast, another type, another device or `torch.compile` is asked for, this is `nn.Linear`.
+    Weights are shared and keep their names.
 
     Args:
         layer: whose weights to use.
@@ -32,6 +32,8 @@ class OneDNNLinear(nn.Module):
             and values.dtype == self.weight.dtype == torch.float32
             and not (torch.is_grad_enabled() and needs_graph)
             and not torch.is_autocast_enabled("cpu")
+            # The compiler chooses products itself, and fails on this one unless it made it.
+            and not torch.compiler.is_compiling()
         )
         if not suits:
             return linear(values, self.weight, self.bias)
