@@ -52,7 +52,7 @@ class StudySettings:
         memory_gb: maps above this go to a file that is mapped into memory.
     """
 
-    trials: int = 100
+    trials: int = 300
     photos: int = 128
     sampler: Literal["random", "tpe", "grid"] = "random"
     seed: int = 0
