@@ -284,6 +284,7 @@ def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root
     rows = trials_of(folder)
     assert len(rows) == 11
     best = max(rows, key=lambda row: (float(row["reward"]), float(row["margin"])))
+    assert float(best["reward"]) == float(best["margin"]) / int(best["pairs"])
     overlay = yaml.safe_load((folder / "tune" / "best.yaml").read_text())["model"]
     assert str(overlay["layer"]) == best["layer"]
     assert str(overlay["head"]) == best["head"]
@@ -307,9 +308,12 @@ def test_validation_scores_as_test_does(arguments, tmp_path, scenes_root, monkey
     import json
 
     plain = ["--model.labeller.crf=null"]
-    main(["tune", *arguments, *plain, "--study.reduction=1", "--study.trials=2", "--validate=true"])
+    search = ["--study.reduction=1", "--study.trials=2", "--validate=true"]
+    reward = ["--reward.mask=map", "--reward.measure=points"]
+    main(["tune", *arguments, *plain, *search, *reward])
     # The tuning photos alone, through `test`, with a setting that was tried.
     row = trials_of(tmp_path / "run")[1]
+    assert float(row["reward"]) == int(row["won"]) / int(row["pairs"])
     spec = InputSpec(112, (0.5,) * 3, (0.5,) * 3)
     data = Scenes(scenes_root, num_workers=0, spec=spec)
     data.setup()
