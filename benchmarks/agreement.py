@@ -5,8 +5,7 @@
 
 Every setting labels the same scenes with the demo's model and the settings that it ships with; the
 table has its mIoU, the share of pixels with the label of the first row, and the time of its class
-maps (labelling takes as long for all). `--rounds 4 --patches 4` looks more often, which gives the
-options of later rounds more to do. Scenes are drawn into `data/scenes` on first use.
+maps (labelling takes as long for all). Scenes are drawn into `data/scenes` on first use.
 """
 
 import argparse
@@ -47,16 +46,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--no-crf", action="store_true", help="labels without the CRF")
-    parser.add_argument("--rounds", type=int, help="default: the demo's")
-    parser.add_argument("--patches", type=int, help="dropped after a round; default: the demo's")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     vlm = BlipITM.from_pretrained("demo").to(args.device)
     shipped = demo_settings()
     layer, head, usual, labeller = (shipped[k] for k in ("layer", "head", "dropout", "labeller"))
-    usual = replace(
-        usual, rounds=args.rounds or usual.rounds, patches=args.patches or usual.patches
-    )
     labeller = replace(labeller, crf=None) if args.no_crf else labeller
     rows = settings(usual)
     spec = InputSpec(vlm.image_size, vlm.statistics.mean, vlm.statistics.std)

@@ -17,6 +17,7 @@ def costs(
     channels: list[int],
     layer: int = 7,
     itemsize: int = 4,
+    released: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """Floating-point operations and bytes of stages, over all photos and rounds.
 
@@ -34,6 +35,8 @@ def costs(
         channels: of each photo's label map, background included.
         layer: the cross-attention layer whose gradient is asked for.
         itemsize: bytes of a number in the network.
+        released: keys and values of all patches in the text encoder; `ovss` goes without where the
+            caption is short enough (`FoldedBlipCrossAttention`).
     """
     wide, layers, hidden = (32, 2, 64) if small else (1024, 24, 4096)
     narrow, blocks, inner = (48, 12, 64) if small else (768, 12, 3072)
@@ -46,18 +49,25 @@ def costs(
     steps = passes / batch
     vision_bytes = itemsize * (steps * weights + passes * activations)
 
+    heads = 12
     keys_values = 2 * wide * narrow
     others = 6 * narrow**2 + 2 * narrow * inner
-    text = blocks * (2 * seen * keys_values + 2 * words * others + 4 * words * seen * narrow)
+    if released or 2 * words >= narrow // heads:
+        projections, attention = 2 * seen * keys_values, 4 * words * seen * narrow
+        read, attended = 2 * wide + 4 * narrow, narrow  # keys and values are written and read
+    else:
+        projections, attention = 2 * words * keys_values, 4 * words * heads * seen * wide
+        read, attended = 2 * wide, wide  # the features themselves
+    text = blocks * (projections + 2 * words * others + attention)
     text_bytes = itemsize * (
         steps * blocks * (keys_values + others)
-        + passes * blocks * seen * (2 * wide + 4 * narrow + 2 * words * 12)
+        + passes * blocks * seen * (read + 2 * words * heads)
     )
     # Gradients of activations only, from the matching head down to the layer.
     behind = blocks - 1 - layer
-    backward = behind * (2 * words * others + 4 * words * seen * narrow)
+    backward = behind * (2 * words * others + attention)
     backward_bytes = itemsize * (
-        steps * behind * others + passes * behind * 2 * seen * (narrow + words * 12)
+        steps * behind * others + passes * behind * 2 * seen * (attended + words * heads)
     )
 
     grid = image_size // 16
