@@ -182,24 +182,24 @@ def scorers(args: argparse.Namespace) -> None:
 
 def exhaustive(args: argparse.Namespace) -> None:
     """The mIoU of every setting on held-out scenes, and of the search's choice among them."""
+    found = None if args.trials is None else best_of(args.trials)
     demo = Demo(args.data, "val", args.photos)
     space = SearchSpace(args.layers, args.heads)
     # Most rounds first: their maps hold those of fewer rounds.
     order = sorted(settings_of(space.choices(demo.module.vlm)), key=lambda s: -s.rounds)
     mious = demo.score(demo.store(), order)
     ranked = sorted(zip(mious, order, strict=True), key=lambda pair: -pair[0])
-    report(ranked, args.trials)
+    report(ranked, found)
 
 
-def report(ranked: list[tuple[float, Setting]], trials: Path | None) -> None:
+def report(ranked: list[tuple[float, Setting]], found: Setting | None) -> None:
     """Print the best settings and where the search's choice is."""
     print(f"{len(ranked)} settings, of the best mIoU:")
     for miou, setting in ranked[:5]:
         print(f"  {100 * miou:.2f}  {setting}")
     mious = np.array([miou for miou, _ in ranked])
     print(f"  median {100 * np.median(mious):.1f}, worst {100 * mious.min():.1f}")
-    if trials is not None:
-        found = best_of(trials)
+    if found is not None:
         place = [setting for _, setting in ranked].index(found)
         print(
             f"  the search's choice {found}: {100 * mious[place]:.2f}, place {place + 1}, "
