@@ -8,14 +8,14 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
+from subprocess import TimeoutExpired
 from typing import IO, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from ovss.benchmark import PhotoBatch, Unreadable
+from ovss.callbacks.launcher import children_of, quiet_code, was_launched
 from ovss.distributed import tell_all
 from ovss.fingerprint import fingerprint_of
 from ovss.module import PnPOVSS, Prediction
@@ -66,7 +66,7 @@ class RunFolder(Callback):
                 f"Expected ovss.PnPOVSS under RunFolder, but got {type(pl_module).__name__}."
             )
         # Before Lightning's own handler, which would save a checkpoint and requeue the job itself.
-        stop.listen(lambda: _children(trainer))
+        stop.listen(lambda: children_of(trainer))
         datamodule = getattr(trainer, "datamodule", None)
         pl_module.take_benchmark(datamodule)
         self._data = datamodule if isinstance(datamodule, Resumable) else None
@@ -101,7 +101,7 @@ class RunFolder(Callback):
         if failure is not None:
             raise failure
         if told.get("refused"):
-            raise Requeue(_quiet_code(trainer))  # the first process says why
+            raise Requeue(quiet_code(trainer))  # the first process says why
         files.use(told["fingerprint"])
         if not _appears(files.path / "run.json"):
             raise FileNotFoundError(
@@ -114,9 +114,9 @@ class RunFolder(Callback):
     # ---- during the run ------------------------------------------------------------------------
 
     def _start(self, trainer: Trainer, module: PnPOVSS) -> None:
-        stop.listen(lambda: _children(trainer))  # Lightning's handlers came in between
-        children = _children(trainer)
-        self._watch = Watch(children, parent=_was_launched(trainer))
+        stop.listen(lambda: children_of(trainer))  # Lightning's handlers came in between
+        children = children_of(trainer)
+        self._watch = Watch(children, parent=was_launched(trainer))
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
         path = self._opened.part(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ class RunFolder(Callback):
 
     def _leave(self, trainer: Trainer) -> None:
         """End this process because a signal asked for it."""
-        children = _children(trainer)
+        children = children_of(trainer)
         self._flush()
         self._close()  # the others are about to end too, which is no accident
         deadline = time.monotonic() + _PATIENCE
@@ -218,7 +218,7 @@ class RunFolder(Callback):
                 stop.received,
                 self._opened.path,
             )
-        raise Requeue(_quiet_code(trainer, REQUEUE))
+        raise Requeue(quiet_code(trainer, REQUEUE))
 
     def _meet(self, trainer: Trainer) -> None:
         """Wait until all processes have done their share.
@@ -323,28 +323,6 @@ def done_before(trainer: Trainer) -> int:
     """Photos that a run found finished when it began."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return sum(each.done_before for each in callbacks if isinstance(each, RunFolder))
-
-
-def _children(trainer: Trainer) -> list[Popen]:
-    """Processes that Lightning's script launcher started from this one."""
-    procs = getattr(trainer.strategy.launcher, "procs", [])
-    return [process for process in procs if isinstance(process, Popen)]
-
-
-def _was_launched(trainer: Trainer) -> bool:
-    """Whether Lightning's script launcher, in another process, started this one."""
-    launcher = trainer.strategy.launcher
-    environment = getattr(launcher, "cluster_environment", None)
-    return isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
-
-
-def _quiet_code(trainer: Trainer, code: int = 1) -> int:
-    """The exit code, but 0 for a process whose starter reports for both.
-
-    Lightning's launcher kills everything with SIGKILL when a process that it started ends with
-    another code.
-    """
-    return 0 if _was_launched(trainer) else code
 
 
 def _appears(path: Path, seconds: float = 10.0) -> bool:
