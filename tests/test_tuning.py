@@ -16,11 +16,13 @@ from ovss.module import PnPOVSS
 from ovss.preprocessing import InputSpec
 from ovss.proposals import AllProposer, OracleProposer
 from ovss.salience import SalienceDropout
+from ovss.tuning.command import describe
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
 from ovss.tuning.rewards import Points, Reward, point
 from ovss.tuning.scorers import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
+from ovss.tuning.settings import RewardSettings
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
 from ovss.vlm.base import ImageStatistics
@@ -309,6 +311,31 @@ def test_reward_of_photos_is_numpys(photos, negative, batch_size):
 def test_points_add_up():
     assert Points(1, 3, 0.5) + Points(2, 3, 0.25) == Points(3, 6, 0.75)
     assert Points(0, 0, 0.0).mean("points") == Points(0, 0, 0.0).mean("margin") == 0
+
+
+def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
+    def facts(reward=RewardSettings(), **settings):
+        module = PnPOVSS(tiny_blip, 4, 2, **{"benchmark": benchmark, **settings})
+        return describe(module, photos, ItmScorer(tiny_blip), reward, {})
+
+    renamed = replace(benchmark, prompts=((), *((f"a {p[0]}",) for p in benchmark.prompts[1:])))
+    other = [
+        facts(RewardSettings(measure="points")),
+        facts(RewardSettings(mask="map")),
+        facts(RewardSettings(negative="complement")),
+        facts(dropout=SalienceDropout(drop="tokens")),
+        facts(dropout=SalienceDropout(stop_below=0.5)),
+        facts(labeller=Labeller(crf=None)),
+        facts(variant="released"),
+        facts(template="{}"),
+        facts(benchmark=renamed),
+    ]
+    plain = facts()
+    assert all(each != plain for each in other)
+    # What the search chooses itself, and what does not touch the reward.
+    assert facts(labeller=Labeller(threshold=0.4), dropout=SalienceDropout(rounds=2)) == plain
+    soft = RewardSettings(mask="map")
+    assert facts(soft, labeller=Labeller(crf=None)) == facts(soft)
 
 
 # ---- scorers ------------------------------------------------------------------------------------

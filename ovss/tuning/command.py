@@ -147,6 +147,7 @@ def describe(
     choices: dict[str, list[Any]],
 ) -> dict[str, Any]:
     """What a reward is only comparable with, JSON-ready."""
+    named = [[module.names_of(label) for label in labels] for labels in photos.labels]
     prompt = f", prompt {reward.prompt!r}" if reward.scorer == "clip" else ""
     return {
         "benchmark": module.benchmark.key,
@@ -160,8 +161,10 @@ def describe(
         "template": module.template,
         "photos": len(photos),
         "photos_and_classes": hashlib.sha256(
-            repr(list(zip(photos.ids, photos.labels, strict=True))).encode()
+            repr(list(zip(photos.ids, named, strict=True))).encode()
         ).hexdigest()[:16],
+        "drop": module.dropout.drop,
+        "stop_below": module.dropout.stop_below,
         "space": choices,
     }
 
