@@ -144,7 +144,7 @@ class RunFiles:
         path = self.path / "run.json"
         if path.exists():
             theirs = _read_fingerprint(path)
-            differing = differences(theirs, fingerprint)
+            differing = _once(differences(theirs, fingerprint))
             if differing:
                 lines = "\n".join(
                     f"    {name}: {there} in the folder, {here} now"
@@ -308,6 +308,13 @@ def photo_line(photo_id: str, label_map: LabelMap, truth: np.ndarray | None, ign
         counts = np.bincount(pairs)
         data["counts"] = [[p // 256, p % 256, int(counts[p])] for p in counts.nonzero()[0].tolist()]
     return json.dumps(data, ensure_ascii=False)
+
+
+def _once(differing: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Without the short names that `PnPOVSS.describe` has for settings of these two."""
+    settings = ("dropout.", "labeller.")
+    named = {name.partition(".")[2] for name, _, _ in differing if name.startswith(settings)}
+    return [row for row in differing if row[0] not in named]
 
 
 def _read_fingerprint(path: Path) -> dict[str, Any]:

@@ -284,6 +284,16 @@ def test_compare_rows(two_runs):
     assert settings_that_differ([one.run, four.run]) == ["dropout.rounds"]
 
 
+def test_settings_of_one_last_name_are_told_apart(tmp_path):
+    """scores.json repeats the labeller's threshold, but not the proposals'."""
+    settings = "model: {labeller: {threshold: %s}, proposals: {init_args: {threshold: %s}}}\n"
+    runs = [
+        read_run(write_run(tmp_path / str(own), [1, 2], settings % (own, other), threshold=own))
+        for own, other in ((0.15, 0.5), (0.3, 0.7))
+    ]
+    assert settings_that_differ(runs) == ["threshold", "proposals.init_args.threshold"]
+
+
 def test_compare_takes_the_photos_that_all_have(two_runs, caplog):
     lines = (two_runs[1] / "photos.jsonl").read_text().splitlines(keepends=True)
     (two_runs[1] / "photos.jsonl").write_text("".join(lines[4:0:-1]))

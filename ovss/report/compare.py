@@ -140,7 +140,12 @@ def settings_that_differ(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in _RESULTS)
     differing = [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
     # scores.json has some of config.yaml's by their last name.
-    return [n for n in differing if "." not in n or n.rpartition(".")[2] not in differing]
+    return [n for n in differing if "." not in n or not _repeats(n, n.rpartition(".")[2], runs)]
+
+
+def _repeats(name: str, other: str, runs: Sequence[Run]) -> bool:
+    """Whether two settings have the same value in each run."""
+    return all(run.settings.get(name) == run.settings.get(other) for run in runs)
 
 
 def _iou(sums: np.ndarray, run: Run) -> np.ndarray:
