@@ -1,6 +1,7 @@
 """The demo's drawn scenes: what a scene shows, and the files of the benchmark."""
 
 import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,12 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
 def test_splits_share_no_seed_with_each_other_or_the_training_scenes() -> None:
     starts = [benchmark.TRAIN_SEED, benchmark.DEV_SEED, benchmark.VAL_SEED]
     assert np.diff(starts).min() >= 1_000_000
+
+
+def test_drawing_says_how_much_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="datamodules"):
+        write_benchmark(tmp_path / "typo", dev=1, val=2, size=32, workers=0)
+    assert caplog.messages == [f"drawing 3 scenes into {tmp_path / 'typo'}"]
 
 
 def test_benchmark_is_not_drawn_over_another(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Writes drawn scenes as a benchmark in the layout of PASCAL VOC."""
 
+import logging
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,8 @@ from PIL import Image
 
 from datamodules.drawing.scene import draw_scene
 from ovss.benchmark import voc_palette
+
+log = logging.getLogger(__name__)
 
 TRAIN_SEED = 0
 """Training scenes have the seeds from here on, below `DEV_SEED`."""
@@ -62,6 +65,7 @@ def write_benchmark(
         "val": [(f"val_{i:05d}", VAL_SEED + i) for i in range(val)],
     }
     scenes = [scene for split in splits.values() for scene in split]
+    log.info("drawing %d scenes into %s", len(scenes), target.parent.absolute())
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".VOCdevkit-", dir=target.parent))
     folder = temporary / "VOC2012"
