@@ -41,7 +41,7 @@ _TRAINING = {
     "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps",
     "enable_checkpointing", "accumulate_grad_batches", "gradient_clip_val",
     "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs", "sync_batchnorm",
-    "detect_anomaly", "model_registry",
+    "model_registry",
 }  # fmt: skip
 """Options of the Trainer that do nothing here: taken, but not in `--help` nor in config.yaml."""
 

@@ -86,7 +86,7 @@ def test_help_leaves_out_what_only_training_needs(monkeypatch, capsys):
         main(["test", "--help"])
     assert stop.value.code in (0, None)
     shown = capsys.readouterr().out
-    for option in ("limit_test_batches", "devices", "precision", "fast_dev_run"):
+    for option in ("limit_test_batches", "devices", "precision", "fast_dev_run", "detect_anomaly"):
         assert f"--trainer.{option} " in shown
     for option in ("max_epochs", "limit_train_batches", "gradient_clip_val"):
         assert f"--trainer.{option}" not in shown
