@@ -78,9 +78,12 @@ class PhotoLoader(DataLoader):
     def __iter__(self) -> Any:
         if super().__len__():
             return super().__iter__()
+        if self.batch_sampler is None or self.collate_fn is None:
+            raise ValueError(
+                "Expected `batch_size` of a PhotoLoader to be at least 1, but got None; photos "
+                "come in batches, also where there are none."
+            )
         # `predict` asks Lightning's wrapper for the indices it gave out, which it only has (as of
         # 2.6) once it was iterated over.
-        assert self.batch_sampler is not None
-        assert self.collate_fn is not None
         iter(self.batch_sampler)
         return iter([self.collate_fn([])])

@@ -13,7 +13,7 @@ from forker import Forker, free_port, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.sampler import UnpaddedSampler, unfinished_batches
+from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = 7
@@ -39,6 +39,13 @@ def test_photos_are_dealt_once_in_whole_batches(count, batch_size, world, finish
     cut = [s[i : i + batch_size] for s in shares for i in range(0, len(s), batch_size)]
     assert sorted(cut) == left
     assert max(map(len, shares)) - min(map(len, shares)) <= batch_size
+
+
+def test_an_empty_share_needs_batches():
+    (empty,) = PhotoLoader([], batch_size=2, collate_fn=list)
+    assert empty == []
+    with pytest.raises(ValueError, match="Expected `batch_size` of a PhotoLoader"):
+        iter(PhotoLoader([], batch_size=None, sampler=[]))
 
 
 @pytest.fixture(scope="module")
