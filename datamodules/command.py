@@ -7,13 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from datamodules.base import BenchmarkDataModule
 from datamodules.prepare import prepare
+from ovss.config_file import read_config
 from ovss.manners import ConfigurationError, configuration_at_fault
 
 
@@ -53,26 +52,3 @@ def main(args: Sequence[str]) -> None:
         datamodule = parser.instantiate_classes(settings).data
     found = prepare(datamodule, check=options.check, mirror=options.mirror)
     sys.stdout.write(f"{found}\n")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a configuration.
-
-    Raises:
-        ConfigurationError: no such file, or not YAML with sections in it.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"Expected a configuration at {path}, but got no file that can be read "
-            f"({error.strerror}); `train_free_eval.py configs` lists the shipped ones."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected {path} to be YAML, but got: {error}") from error
-    if not isinstance(content or {}, dict):
-        raise ConfigurationError(
-            f"Expected {path} to have sections such as `model:` and `data:`, but got "
-            f"{str(content)[:60]!r}."
-        )
-    return content or {}

@@ -21,7 +21,6 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.command import read_config
 from ovss.callbacks import (
     LoaderWatch,
     OverlayWriter,
@@ -30,6 +29,7 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
+from ovss.config_file import read_config
 from ovss.demo import SETTINGS
 from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
 from ovss.module import PnPOVSS

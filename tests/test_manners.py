@@ -92,6 +92,16 @@ def test_help_leaves_out_what_only_training_needs(monkeypatch, capsys):
         assert f"--trainer.{option}" not in shown
 
 
+def test_the_method_does_not_know_the_data_modules():
+    """Arrows run one way; only the front door calls `prepare`, when it is asked for."""
+    knowing = [
+        path.name
+        for path in (ROOT / "ovss").rglob("*.py")
+        if re.search(r"^(from|import) datamodules", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert knowing == []
+
+
 def test_help_lists_every_command(capsys):
     main([])
     shown = capsys.readouterr().out
