@@ -29,6 +29,7 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
+from ovss.commands import COMMANDS
 from ovss.config_file import read_config
 from ovss.demo import SETTINGS
 from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
@@ -121,6 +122,11 @@ class Parser(LightningArgumentParser):
                     f"Expected a configuration for `{command}`, but got none with `model.vlm`; "
                     "give one with --config (`train_free_eval.py configs` lists them)."
                 )
+        chosen = re.search(r"argument subcommand: invalid choice: '(.*?)'", message)
+        if chosen:
+            message = f"Expected a command of {', '.join(COMMANDS)}, but got {chosen[1]!r}."
+            for near in difflib.get_close_matches(chosen[1], COMMANDS, n=1):
+                message += f" Did you mean {near}?"
         sys.stderr.write(f"error: {message}\n")
         options = {option.rpartition(".")[2]: option for option in self._option_string_actions}
         for word in re.findall(r"--[\w.]+", message.partition("unrecognized arguments:")[2]):

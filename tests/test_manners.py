@@ -150,7 +150,12 @@ def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
             "test --help` lists the options",
         ),
         (["segment"], "Expected `photos`, but got none.", "segment --help` lists the options"),
-        (["tset"], "invalid choice: 'tset'", "`train_free_eval.py --help` lists the commands"),
+        (
+            ["tset"],
+            f"Expected a command of {', '.join(COMMANDS)}, but got 'tset'. Did you mean test?",
+            "`train_free_eval.py --help` lists the commands",
+        ),
+        (["xyzzy"], "but got 'xyzzy'.", "`train_free_eval.py --help` lists the commands"),
     ],
 )
 def test_what_is_missing_is_named(args, message, hint, monkeypatch, capsys):
