@@ -30,7 +30,7 @@ from ovss.callbacks import (
     RunFolder,
 )
 from ovss.commands import COMMANDS
-from ovss.config_file import read_config
+from ovss.config_file import has, read_config
 from ovss.demo import SETTINGS
 from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
 from ovss.module import PnPOVSS
@@ -106,6 +106,8 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.configs: dict[str, Any] = {}
+        """Content of the configurations that were given, by file."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, and what may have been meant, without the list of all options."""
@@ -125,8 +127,12 @@ class Parser(LightningArgumentParser):
         chosen = re.search(r"argument subcommand: invalid choice: '(.*?)'", message)
         if chosen:
             message = f"Expected a command of {', '.join(COMMANDS)}, but got {chosen[1]!r}."
-            for near in difflib.get_close_matches(chosen[1], COMMANDS, n=1):
-                message += f" Did you mean {near}?"
+            for similar in difflib.get_close_matches(chosen[1], COMMANDS, n=1):
+                message += f" Did you mean {similar}?"
+        unknown = re.search(r"does not accept option '(.+)'", message)
+        if unknown:
+            files = [file for file, content in self.configs.items() if has(content, unknown[1])]
+            message += f" of {', '.join(files)}" if files else ""
         sys.stderr.write(f"error: {message}\n")
         options = {option.rpartition(".")[2]: option for option in self._option_string_actions}
         for word in re.findall(r"--[\w.]+", message.partition("unrecognized arguments:")[2]):
@@ -205,13 +211,13 @@ class EvaluationCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the configurations once before, as the parser does not say which has a mistake."""
-        if isinstance(args, list):
+        if isinstance(args, list) and isinstance(parser, Parser):
             own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
             own.add_argument("-c", "--config", action="append", default=[], nargs="?")
             for config in own.parse_known_args(args)[0].config:
-                # The parser also takes JSON, and says itself which file there is not.
-                if config and config.lstrip()[:1] != "{" and Path(config).is_file():
-                    read_config(Path(config))
+                # The parser also takes JSON, and YAML such as "model.layer: 3".
+                if config and config.lstrip()[:1] != "{" and ": " not in config:
+                    parser.configs[config] = read_config(Path(config))
         super().parse_arguments(parser, args)
 
     def _check_data(self) -> None:

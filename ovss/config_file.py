@@ -25,9 +25,22 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"Expected {path} to be YAML, but got: {error}") from error
-    if not isinstance(content or {}, dict):
+    if not isinstance(content, dict):
+        got = "nothing" if content is None else repr(str(content)[:60])
         raise ConfigurationError(
-            f"Expected {path} to have sections such as `model:` and `data:`, but got "
-            f"{str(content)[:60]!r}."
+            f"Expected {path} to have sections such as `model:` and `data:`, but got {got}."
         )
-    return content or {}
+    return content
+
+
+def has(section: Any, name: str) -> bool:
+    """Whether a dotted name is in a section; a key may have dots itself.
+
+    Example:
+        >>> has({"model": {"dropout.rounds": 2}}, "model.dropout.rounds")
+        True
+    """
+    return isinstance(section, dict) and any(
+        name == key or (name.startswith(f"{key}.") and has(value, name.removeprefix(f"{key}.")))
+        for key, value in section.items()
+    )

@@ -176,7 +176,8 @@ def test_what_is_missing_is_named(args, message, hint, monkeypatch, capsys):
         (b"model:\n  layer: [1\n", "to be YAML, but got: .*line 2"),
         (b"\xff\xfe", "to be YAML, but got: 'utf-8'"),
         (b"just text", "to have sections such as `model:` and `data:`, but got 'just text'"),
-        (None, "does not exist|no file that can be read"),
+        (b"# nothing yet\n", "to have sections such as `model:` and `data:`, but got nothing"),
+        (None, "but got no file that can be read .*`train_free_eval.py configs` lists"),
     ],
 )
 def test_a_configuration_with_a_mistake_is_named(
@@ -192,6 +193,34 @@ def test_a_configuration_with_a_mistake_is_named(
     printed = capsys.readouterr().err
     assert str(path) in printed
     assert re.search(message, printed, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("model:\n  layer: 1\n  modell.layer: 3\n", "model.modell.layer"),
+        ("modell:\n  layer: 3\n", "modell.layer"),
+    ],
+)
+def test_the_file_of_an_unknown_setting_is_named(content, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["test", f"--config={ROOT / 'configs' / 'demo.yaml'}", f"--config={path}"])
+    assert stop.value.code == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.endswith(f"does not accept option '{name}' of {path}")
+
+
+def test_a_configuration_may_stand_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    demo = f"--config={ROOT / 'configs' / 'demo.yaml'}"
+    for own in ('{"model": {"layer": 1}}', "model.layer: 1"):
+        with pytest.raises(SystemExit) as stop:
+            main(["test", demo, f"--config={own}", "--print_config"])
+        assert stop.value.code in (0, None)
+        assert "\n  layer: 1\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # half a minute: every option of every class that a setting can take
