@@ -229,6 +229,9 @@ class EvaluationCLI(LightningCLI):
         parser.add_subclass_arguments(LightningDataModule, "data")
         with configuration_at_fault():
             datamodule = parser.instantiate_classes(Namespace(data=data)).data
+        split = getattr(datamodule, "tuning_split", None)
+        if self.subcommand == "tune" and split is not None:  # as `tune_with_trainer` does
+            datamodule.split = split
         check = getattr(datamodule, "check", None)
         if check is not None:
             check()

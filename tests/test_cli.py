@@ -161,6 +161,17 @@ def test_missing_data_is_noticed_before_the_model_is_loaded(command, tmp_path, m
     assert "/nowhere/model" not in printed
 
 
+@pytest.mark.parametrize(("command", "split"), [("test", "val"), ("tune", "dev")])
+def test_the_split_that_will_be_used_is_checked(command, split, arguments, monkeypatch, capsys):
+    def check(self):
+        raise ValueError(f"checked {self.split}")
+
+    monkeypatch.setattr("datamodules.Scenes.check", check)
+    with pytest.raises(SystemExit):
+        main([command, *arguments])
+    assert capsys.readouterr().err == f"error: checked {split}\n"
+
+
 def test_scenes_may_be_missing_as_they_are_drawn(arguments, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("datamodules.drawing.write_benchmark", drawn.append)
