@@ -187,6 +187,8 @@ def exhaustive(args: argparse.Namespace) -> None:
     space = SearchSpace(args.layers, args.heads)
     # Most rounds first: their maps hold those of fewer rounds.
     order = sorted(settings_of(space.choices(demo.module.vlm)), key=lambda s: -s.rounds)
+    if found is not None and found not in order:
+        raise SystemExit(f"Expected the search's choice to be among the settings, but got {found}.")
     mious = demo.score(demo.store(), order)
     ranked = sorted(zip(mious, order, strict=True), key=lambda pair: -pair[0])
     report(ranked, found)

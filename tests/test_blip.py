@@ -232,7 +232,9 @@ def test_features_of_one_photo_serve_all_captions(tiny_blip, pixels):
     assert shared.shape == (3, 2)
 
 
-def test_captions_in_one_sequence_do_not_see_each_other(tiny_blip, pixels):
+@pytest.mark.parametrize("longest", [256, 1])
+def test_a_photos_captions_do_not_see_each_other(tiny_blip, pixels, monkeypatch, longest):
+    monkeypatch.setattr("ovss.vlm.blip.LONGEST", longest)
     features = tiny_blip.encode_image(pixels)
     captions = [CAPTIONS[:2], CAPTIONS, CAPTIONS[2:]]  # of different lengths and numbers
     together = tiny_blip.match_each(features, captions)

@@ -16,13 +16,13 @@ from ovss.module import PnPOVSS
 from ovss.preprocessing import InputSpec
 from ovss.proposals import AllProposer, OracleProposer
 from ovss.salience import SalienceDropout
-from ovss.tuning.command import describe
+from ovss.tuning.facts import describe, difference
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
 from ovss.tuning.rewards import Points, Reward, point
 from ovss.tuning.scorers import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
-from ovss.tuning.settings import RewardSettings
+from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
 from ovss.vlm.base import ImageStatistics
@@ -308,15 +308,31 @@ def test_reward_of_photos_is_numpys(photos, negative, batch_size):
     assert found.mean("margin") == found.margin / 7
 
 
+@pytest.mark.parametrize("kind", ["itm", "itc", "clip"])
+def test_nothing_kept_wins_nothing(tiny_blip, clip, photos, kind):
+    # Black photos compared in another batch than the one they are judged in differ by rounding.
+    if kind == "clip":
+        scorer = ClipScorer(clip, Letters(), ImageStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+    else:
+        scorer = make_scorer(kind, tiny_blip)
+    every = ["cat", "dog", "person", "car", "tree", "sun", "boat"]
+    names = [every[place : place + len(own)] for place, own in enumerate(photos.labels)]
+    sized = replace(photos, thumbnails=torch.zeros(len(photos), 3, scorer.size, scorer.size))
+    masks = [torch.zeros(len(own), scorer.size, scorer.size) for own in names]
+    found = Reward(scorer, sized, names)(range(len(photos)), masks)
+    assert found.won == 0
+    assert found.margin == pytest.approx(0, abs=1e-5)
+
+
 def test_points_add_up():
     assert Points(1, 3, 0.5) + Points(2, 3, 0.25) == Points(3, 6, 0.75)
     assert Points(0, 0, 0.0).mean("points") == Points(0, 0, 0.0).mean("margin") == 0
 
 
 def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
-    def facts(reward=RewardSettings(), **settings):
+    def facts(reward=RewardSettings(), search=StudySettings(), precision="32-true", **settings):
         module = PnPOVSS(tiny_blip, 4, 2, **{"benchmark": benchmark, **settings})
-        return describe(module, photos, ItmScorer(tiny_blip), reward, {})
+        return describe(module, photos, ItmScorer(tiny_blip), reward, search, {}, precision)
 
     renamed = replace(benchmark, prompts=((), *((f"a {p[0]}",) for p in benchmark.prompts[1:])))
     other = [
@@ -329,9 +345,15 @@ def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
         facts(variant="released"),
         facts(template="{}"),
         facts(benchmark=renamed),
+        facts(search=StudySettings(parts=8)),
+        facts(search=StudySettings(reduction=2)),
+        facts(precision="bf16-mixed"),
     ]
     plain = facts()
     assert all(each != plain for each in other)
+    assert "precision: " in difference(plain, facts(precision="bf16-mixed"))
+    other_photos = difference(plain, {**plain, "photos_and_classes": "1f"})
+    assert other_photos == "the photos or their classes (study.seed, data or proposals)"
     # What the search chooses itself, and what does not touch the reward.
     assert facts(labeller=Labeller(threshold=0.4), dropout=SalienceDropout(rounds=2)) == plain
     soft = RewardSettings(mask="map")

@@ -20,6 +20,7 @@ from datamodules.dataset import PhotoDataset
 from ovss.commands import main
 from ovss.preprocessing import InputSpec
 from ovss.tuning.photos import WithoutMasks, gather_photos
+from ovss.tuning.plots import as_complete
 from ovss.tuning.report import running_reward, write_trials
 from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import UntriedSampler, setting_of
@@ -66,7 +67,13 @@ MEMORY = "sqlite:///:memory:"
 
 
 def objective(trial, setting):
-    return wanted_setting(setting)
+    return rewarded(trial, wanted_setting(setting))
+
+
+def rewarded(trial, points, measure="margin"):
+    """As `make_objective`: the points stay with the trial."""
+    trial.set_user_attr("points", points._asdict())
+    return points.mean(measure)
 
 
 def settings_in(study):
@@ -103,6 +110,16 @@ def test_samplers_differ_and_are_seeded(tmp_path):
         UntriedSampler(CHOICES, "annealing", 0)
 
 
+def test_the_estimator_goes_where_rewards_are_high(tmp_path):
+    def reward(kind, seed):
+        study = study_in(tmp_path, kind, seed, storage=MEMORY)
+        run_trials(study, objective, 20)
+        return np.mean([trial.value for trial in study.trials[10:]])  # the first 10 are random
+
+    gains = [reward("tpe", seed) - reward("random", seed) for seed in range(4)]
+    assert min(gains) > 0.02
+
+
 def test_a_failed_setting_is_tried_again(tmp_path):
     study = study_in(tmp_path, "grid", storage=MEMORY)
     broken = Setting(0, 0, 0.1, 1, 0)
@@ -110,7 +127,7 @@ def test_a_failed_setting_is_tried_again(tmp_path):
     def objective_once(trial, setting):
         if setting == broken and trial.number == 0:
             raise RuntimeError("the lights went out")
-        return wanted_setting(setting)
+        return objective(trial, setting)
 
     with pytest.raises(RuntimeError, match="lights"):
         run_trials(study, objective_once, 1000)
@@ -125,7 +142,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, storage):
     def stopping(trial, setting):
         if trial.number == 5:
             raise KeyboardInterrupt
-        return wanted_setting(setting)
+        return objective(trial, setting)
 
     first = study_in(tmp_path, storage=storage)
     with pytest.raises(KeyboardInterrupt):
@@ -144,7 +161,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, storage):
 
 def test_a_study_made_otherwise_is_refused(tmp_path):
     study_in(tmp_path, facts={"photos": 3, "vlm": "demo"})
-    with pytest.raises(ValueError, match=r"photos differ \(for example photos: 3 there, 4 here\)"):
+    with pytest.raises(ValueError, match=r"others: photos: 3 there, 4 here\. Give"):
         study_in(tmp_path, facts={"photos": 4, "vlm": "demo"})
 
 
@@ -152,21 +169,21 @@ WORKER = """
 import sys, time
 sys.path.insert(0, "tests")
 from pathlib import Path
-from test_tuning_study import study_in, wanted_setting
+from test_tuning_study import objective, study_in
 from ovss.tuning.study import run_trials
 
 folder, storage, kind = sys.argv[1:]
 study = study_in(Path(folder), kind, storage=storage or None)
 
-def objective(trial, setting):
+def patient(trial, setting):
     # The first trial of each process waits for the other's, however slowly that starts.
     for _ in range(2000):
         if len({t.user_attrs.get("process") for t in study.trials} - {None}) == 2:
             break
         time.sleep(0.05)
-    return wanted_setting(setting)
+    return objective(trial, setting)
 
-run_trials(study, objective, 20)
+run_trials(study, patient, 20)
 """
 
 
@@ -201,6 +218,16 @@ def test_trials_of_a_killed_process_are_given_up(tmp_path):
     assert len(set(settings_in(study))) == SIZE
 
 
+def test_silent_trials_of_other_machines_are_given_up(tmp_path):
+    study = study_in(tmp_path, "grid", storage=MEMORY)
+    for seen in (time.time() - 3600, time.time()):
+        trial = study.ask(fixed_distributions=study.sampler.space)
+        trial.set_user_attr("process", "another:1")
+        trial.set_user_attr("seen", seen)
+    run_trials(study, objective, 1000)
+    assert [trial.state for trial in study.trials[:2]] == [TrialState.FAIL, TrialState.RUNNING]
+
+
 # ---- stopping hopeless trials -------------------------------------------------------------------
 
 
@@ -216,7 +243,7 @@ def test_hopeless_trials_are_stopped(tmp_path):
                 trial.report(points.mean("points"), step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
-        return points
+        return rewarded(trial, points)
 
     run_trials(study, in_parts, SIZE)
     pruned = study.get_trials(states=(TrialState.PRUNED,))
@@ -226,6 +253,10 @@ def test_hopeless_trials_are_stopped(tmp_path):
     best = ranking(study)[0]
     assert setting_of(best) == Setting(1, "mean", 0.2, 2, 4)
     assert all(running_reward(trial) <= best.value for trial in pruned)
+    copy = as_complete(study).get_trials(states=(TrialState.COMPLETE,))
+    assert [(t.params, t.value) for t in copy] == [
+        (t.params, running_reward(t)) for t in study.trials
+    ]
     write_trials(tmp_path / "trials.csv", study, {best.number: 0.5})
     rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert len(rows) == SIZE
@@ -235,17 +266,45 @@ def test_hopeless_trials_are_stopped(tmp_path):
 
 def test_equal_rewards_are_ranked_by_margin_then_rounds(tmp_path):
     study = study_in(tmp_path, "grid", storage=MEMORY)
-    run_trials(study, lambda _, s: Points(5, 10, 0.5 if s.layer == 1 else 0.1), SIZE, "points")
+
+    def equal(trial, setting):
+        return rewarded(trial, Points(5, 10, 0.5 if setting.layer == 1 else 0.1), "points")
+
+    run_trials(study, equal, SIZE)
     first, *_ = ranking(study)
     assert setting_of(first)[:4] == (1, 0, 0.1, 1)
 
 
-@pytest.mark.parametrize("bad", [{"trials": 0}, {"photos": 0}, {"parts": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"trials": 0},
+        {"photos": 0},
+        {"parts": 0},
+        {"reduction": 0},
+        {"memory_gb": -1},
+        {"name": "a/b"},
+    ],
+)
 def test_impossible_studies_are_refused(bad):
-    with pytest.raises(ValueError, match=r"study\."):
+    (name,) = bad
+    with pytest.raises(ValueError, match=rf"study\.{name}"):
         StudySettings(**bad)
-    with pytest.raises(ValueError, match=r"study\.reduction"):
-        make_pruner(0)
+
+
+@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"prompt": "no braces"}])
+def test_impossible_rewards_are_refused(bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=rf"reward\.{name}"):
+        RewardSettings(**bad)
+
+
+@pytest.mark.parametrize(
+    "storage", ["postgresql://h/x", "sqlite:////no/such/x.db", "/proc/x/y.log"]
+)
+def test_storages_that_cannot_be_opened_are_named(tmp_path, storage):
+    with pytest.raises(ValueError, match=rf"study\.storage.*{storage}"):
+        open_storage(storage, tmp_path)
 
 
 # ---- the command --------------------------------------------------------------------------------
@@ -410,7 +469,8 @@ def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_done(arguments, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_signals_keep_what_was_done(arguments, tmp_path, number, code):
     command = [sys.executable, "-c", "from ovss.commands import main; main()", "tune", *arguments]
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     database = tmp_path / "run" / "tune" / "study.db"
@@ -421,9 +481,9 @@ def test_ctrl_c_keeps_what_was_done(arguments, tmp_path):
             if study and len(study[0].get_trials(states=(TrialState.COMPLETE,))) >= 2:
                 break
         time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
+    assert running.returncode == code, errors
     assert len(trials_of(tmp_path / "run")) >= 2
     assert (tmp_path / "run" / "tune" / "best.yaml").exists()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,11 @@ from optuna.study import Study
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from ovss.manners import configuration_at_fault
 from ovss.progress import Progress
 from ovss.report import percent
+from ovss.signals import stop
+from ovss.tuning.facts import describe
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
@@ -23,11 +24,12 @@ from ovss.tuning.progress import TrialProgress
 from ovss.tuning.report import best_table, write_best, write_trials
 from ovss.tuning.rewards import Reward
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
-from ovss.tuning.scorers import Scorer, make_scorer
+from ovss.tuning.scorers import make_scorer
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting
 from ovss.tuning.study import (
     DONE,
+    leave_if_asked,
     make_objective,
     make_pruner,
     open_storage,
@@ -36,6 +38,7 @@ from ovss.tuning.study import (
     run_trials,
 )
 from ovss.tuning.validation import rank_correlation, score_settings
+from ovss.words import counted
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
@@ -51,6 +54,7 @@ def tune(
     reward: RewardSettings,
     search: StudySettings,
     validate: bool = False,
+    precision: str = "32-true",
 ) -> Study:
     """Search layer, head, threshold and Salience DropOut by the reward, and write what was found.
 
@@ -63,15 +67,18 @@ def tune(
         search: how to search.
         validate: when the search is over, score the complete trials with the ground truth of the
             tuning photos and say how well the reward ranks them.
+        precision: of the computation, for the study's facts.
 
     Returns:
         The study.
 
     Raises:
         ValueError: settings that cannot be, no photo to tune on, or a study made otherwise.
+        Requeue: SIGTERM or SIGUSR1 came; what was found so far is written.
     """
     optuna_logging.set_verbosity(optuna_logging.WARNING)
-    choices = space.choices(module.vlm)
+    with configuration_at_fault():
+        choices = space.choices(module.vlm)
     sampler = UntriedSampler(choices, search.sampler, search.seed)
     pruner = make_pruner(search.reduction)
     scorer = make_scorer(reward.scorer, module.vlm, reward.model, module.template, reward.prompt)
@@ -89,15 +96,17 @@ def tune(
         search.name,
         sampler,
         pruner,
-        describe(module, photos, scorer, reward, choices),
+        describe(module, photos, scorer, reward, search, choices, precision),
     )
+    stop.listen()
     store = make_store(module, photos, loader.batch_size or 1, search.memory_gb, folder)
     main_names = [[names[0] for names in own] for own in store.names]
     masks = make_masks(reward.mask, module, photos, scorer.size)
     judge = Reward(scorer, photos, main_names, reward.negative, reward.batch_size)
     parts = chunked(len(photos), -(-len(photos) // search.parts))
     wanted = min(search.trials, len(sampler.order))
-    log.info("%d settings in the space; %d trials wanted", len(sampler.order), wanted)
+    settings = counted(len(sampler.order), "setting")
+    log.info("%s in the space; %s wanted", settings, counted(wanted, "trial"))
     before = len(study.get_trials(deepcopy=False, states=DONE))
     mious: dict[int, float] = {}
     try:
@@ -110,12 +119,13 @@ def tune(
                 progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
 
             objective = make_objective(store, masks, judge, parts, reward.measure)
-            run_trials(study, objective, search.trials, reward.measure, show)
+            run_trials(study, objective, search.trials, show)
         if validate:
             mious = validate_trials(module, loader, photos, store, study)
     finally:
-        # After Ctrl-C, too: what was found so far is written before the program ends.
+        # After Ctrl-C and signals, too: what was found is written before the program ends.
         write_results(study, choices, folder, mious)
+        stop.restore()
     return study
 
 
@@ -125,6 +135,11 @@ def make_store(
     """The class maps of the tuning photos, with a progress bar."""
     names = [[module.names_of(label) for label in labels] for labels in photos.labels]
     with Progress("maps of all layers and heads", len(photos)) as progress:
+
+        def advance(photos: int) -> None:
+            progress.advance(photos)
+            leave_if_asked()
+
         return MapStore(
             module.vlm,
             photos,
@@ -135,38 +150,8 @@ def make_store(
             batch_size,
             int(memory_gb * 2**30),
             folder,
-            progress.advance,
+            advance,
         )
-
-
-def describe(
-    module: PnPOVSS,
-    photos: TuningPhotos,
-    scorer: Scorer,
-    reward: RewardSettings,
-    choices: dict[str, list[Any]],
-) -> dict[str, Any]:
-    """What a reward is only comparable with, JSON-ready."""
-    named = [[module.names_of(label) for label in labels] for labels in photos.labels]
-    prompt = f", prompt {reward.prompt!r}" if reward.scorer == "clip" else ""
-    return {
-        "benchmark": module.benchmark.key,
-        "variant": module.variant,
-        "vlm": module.vlm.name,
-        "image_size": module.vlm.image_size,
-        "proposals": module.proposer.name,
-        "reward": f"{reward.measure} of {scorer.name}, {reward.mask} against {reward.negative}"
-        + prompt,
-        "labeller": None if reward.mask == "map" else repr(replace(module.labeller, threshold=0)),
-        "template": module.template,
-        "photos": len(photos),
-        "photos_and_classes": hashlib.sha256(
-            repr(list(zip(photos.ids, named, strict=True))).encode()
-        ).hexdigest()[:16],
-        "drop": module.dropout.drop,
-        "stop_below": module.dropout.stop_below,
-        "space": choices,
-    }
 
 
 def validate_trials(
@@ -184,9 +169,10 @@ def validate_trials(
     rho = rank_correlation([trial.value or 0.0 for trial in trials], found)
     best = max(range(len(found)), key=found.__getitem__)
     Console().print(
-        f"{len(found)} trials: Spearman's rank correlation of reward and mIoU {rho:.2f}; mIoU of "
-        f"the chosen setting {percent(found[0])}, of the best trial (#{trials[best].number}) "
-        f"{percent(found[best])}, on the {len(photos)} tuning photos",
+        f"{counted(len(found), 'trial')}: Spearman's rank correlation of reward and mIoU "
+        f"{rho:.2f}; mIoU of the chosen setting {percent(found[0])}, of the best trial "
+        f"(#{trials[best].number}) {percent(found[best])}, on the "
+        f"{counted(len(photos), 'tuning photo')}",
         soft_wrap=True,
     )
     return {trial.number: miou for trial, miou in zip(trials, found, strict=True)}
@@ -198,7 +184,7 @@ def write_results(
     """Write `best.yaml`, `trials.csv` and the pictures, and print the best trials."""
     ranked = ranking(study)
     if not ranked:
-        log.info("no trial is complete yet; nothing is written")
+        log.info("no trial is complete yet, so there is nothing to write")
         return
     setting = setting_of(ranked[0])
     if setting is not None:
@@ -208,9 +194,9 @@ def write_results(
     done = study.get_trials(deepcopy=False, states=DONE)
     taken = study.get_trials(deepcopy=False, states=TAKEN)
     console = Console()
-    console.print(best_table(ranked, mious))
+    console.print(best_table(ranked, mious, study.user_attrs["facts"]["reward"]))
     console.print(
-        f"{len(ranked)} trials complete, {len(done) - len(ranked)} stopped early"
+        f"{counted(len(ranked), 'trial')} complete, {len(done) - len(ranked)} stopped early"
         + (f", {len(taken) - len(done)} under way elsewhere" if len(taken) > len(done) else "")
         + f"; results in {folder}: best.yaml, trials.csv, {', '.join(f.name for f in files)}",
         soft_wrap=True,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningDataModule, Trainer
 
-from ovss.callbacks.results import run_folder
+from ovss.callbacks.run_folder import run_folder
+from ovss.manners import ConfigurationError
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace
 
@@ -33,7 +34,8 @@ def tune_with_trainer(
     photos that are scored later stay unseen. Its `spec` is set to what the module under test wants.
 
     Args:
-        trainer: gives the device, the precision and the folder; results go to its `tune`.
+        trainer: gives the device, the precision and the folder; results go into its folder
+            of the study's name.
         module: from the configuration.
         datamodule: from the configuration.
         space: see `ovss.tuning.command.tune`, as for what follows.
@@ -51,7 +53,7 @@ def tune_with_trainer(
             "`pip install -e '.[tune]'` in the checkout."
         )
     if datamodule is None:
-        raise ValueError(
+        raise ConfigurationError(
             "Expected `data` in the configuration of `tune`, but got none; give one of "
             "configs/*.yaml with --config."
         )
@@ -67,14 +69,19 @@ def tune_with_trainer(
         datamodule.spec = module.input_spec(benchmark)  # type: ignore[attr-defined]
     datamodule.setup("predict")
     module.benchmark = benchmark
+    if trainer.num_devices * trainer.num_nodes > 1:
+        log.warning(
+            "`tune` uses one device; to use more, start it several times with one --study.storage."
+        )
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         tune(
             module,
             datamodule.predict_dataloader(),
-            run_folder(trainer) / "tune",
+            run_folder(trainer) / study.name,
             space,
             reward,
             study,
             validate,
+            str(trainer.precision),
         )

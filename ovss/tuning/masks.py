@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ovss.benchmark import PhotoBatch
-from ovss.labelling import upsampling
+from ovss.labelling import full_float32, upsampling
 from ovss.proposals import Proposal
 from ovss.salience import min_max
 from ovss.tuning.photos import TuningPhotos
@@ -74,7 +74,8 @@ def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
     scaled = min_max(maps.float())
     kept = torch.where(scaled < threshold, 0.0, scaled)
     matrix = upsampling(maps.shape[-1], size).to(maps.device)
-    return (matrix @ kept @ matrix.T).clamp(0, 1)
+    with torch.autocast(maps.device.type, enabled=False), full_float32():
+        return (matrix @ kept @ matrix.T).clamp(0, 1)
 
 
 def label_photos(

@@ -71,7 +71,7 @@ def gather_photos(
     """A random part of a data set's photos in which at least two classes are looked for.
 
     Pr in eq. 7 is a softmax over the photo's classes: with one class it is 1 whatever the map, so
-    such a photo never scores a point and is left out.
+    such a photo cannot tell settings apart and is left out.
 
     Args:
         loader: gives `PhotoBatch`; only its data set, batch size, workers and collation are used.

@@ -24,7 +24,7 @@ from ovss.tuning.study import DONE
 log = logging.getLogger(__name__)
 
 _ENOUGH = 10
-"""Complete trials below which importances say nothing."""
+"""Trials below which importances say nothing."""
 
 
 def draw_study(
@@ -44,7 +44,6 @@ def draw_study(
     Returns:
         The files.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     files = [_heat_map(study, choices, folder / "layer_head.png")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's matplotlib plots
@@ -55,10 +54,12 @@ def draw_study(
                 study, target_name="reward"
             )
             files.append(_save(axes.figure, folder / "history.png"))
-            if len(complete) >= _ENOUGH and len({trial.value for trial in complete}) > 1:
+            everyone = as_complete(study)
+            rewards = [trial.value for trial in everyone.get_trials(deepcopy=False)]
+            if len(rewards) >= _ENOUGH and len(set(rewards)) > 1:
                 # Optuna's default evaluator wants scikit-learn.
                 axes = optuna.visualization.matplotlib.plot_param_importances(
-                    study, evaluator=PedAnovaImportanceEvaluator(), target_name="reward"
+                    everyone, evaluator=PedAnovaImportanceEvaluator(), target_name="reward"
                 )
                 files.append(_save(axes.figure, folder / "importances.png"))
         finally:
@@ -67,6 +68,25 @@ def draw_study(
     if mious:
         files.append(_scatter(study, mious, folder / "reward_miou.png"))
     return files
+
+
+def as_complete(study: Study) -> Study:
+    """A copy in memory in which stopped trials are complete, with their rewards so far.
+
+    Optuna's importances count complete trials alone, and most are stopped early.
+    """
+    copy = optuna.create_study(direction="maximize")
+    copy.add_trials(
+        [
+            optuna.trial.create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                value=running_reward(trial),
+            )
+            for trial in study.get_trials(deepcopy=False, states=DONE)
+        ]
+    )
+    return copy
 
 
 def heat(study: Study, choices: Mapping[str, Sequence[Any]]) -> np.ndarray:

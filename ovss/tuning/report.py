@@ -62,9 +62,11 @@ def running_reward(trial: FrozenTrial) -> float:
     return trial.intermediate_values[max(trial.intermediate_values)]
 
 
-def best_table(ranked: list[FrozenTrial], mious: Mapping[int, float], count: int = 10) -> Table:
-    """The best trials with their rewards in percent."""
-    table = Table(title="best trials")
+def best_table(
+    ranked: list[FrozenTrial], mious: Mapping[int, float], reward: str, count: int = 10
+) -> Table:
+    """The best trials with their rewards in percent; `reward` says what was rewarded."""
+    table = Table(title=f"best trials; reward, %: {reward}")
     for column in ("trial", *Setting._fields, "reward"):
         table.add_column(column, justify="right")
     if mious:

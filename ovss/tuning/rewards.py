@@ -1,4 +1,4 @@
-"""The paper's reward: does the reward model see the class where the map says it is?"""
+"""The paper's reward: does the reward model see the class where the prediction has it?"""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ Negative = Literal["black", "complement"]
 
 Measure = Literal["margin", "points"]
 """What a pair is worth: the difference of its two probabilities, or a point where it is above 0."""
+
+
+ROUNDING = 1e-6
+"""What probabilities may differ by without a point: equal pixels, computed in another batch."""
 
 
 class Points(NamedTuple):
@@ -51,16 +55,17 @@ def point(masked: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """Eq. 6 for the classes of one photo.
 
     Args:
-        masked: `(K, K)` logits; row k is the photo under class k's map, column j the name j.
+        masked: `(K, K)` logits; row k is the photo under class k's mask, column j the name j.
         negative: the same of the negatives, `(K, K)`, or `(K,)` where one serves all classes.
 
     Returns:
-        `(K,)` bool: which classes score; and `(K,)`: by how much.
+        `(K,)` bool: which classes score, by more than `ROUNDING`; and `(K,)`: by how much.
     """
     positive = probability(masked).diagonal()
     against = probability(negative)
     against = against.diagonal() if negative.dim() == 2 else against
-    return positive > against, positive - against
+    margin = positive - against
+    return margin > ROUNDING, margin
 
 
 class Reward:
@@ -102,8 +107,8 @@ class Reward:
 
         Args:
             photos: places in `TuningPhotos`.
-            masks: `(K_i, R, R)` in 0..1 each, what the maps of its classes keep; R is the
-                scorer's size.
+            masks: `(K_i, R, R)` in 0..1 each, what is kept of the photo for each of its
+                classes; R is the scorer's size.
         """
         device = self.scorer.device
         counts = [len(own) for own in masks]

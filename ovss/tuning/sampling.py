@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +22,9 @@ class UntriedSampler(BaseSampler):
 
     All settings are put into one order that every process knows, and trial n starts looking at
     place n: numbers are unique in a study, so processes do not meet. `random` shuffles the order,
-    `grid` leaves it, `tpe` asks Optuna's tree-structured Parzen estimator first and takes the next
-    of the shuffled order while that has nothing to say or repeats itself.
+    `grid` leaves it, `tpe` asks Optuna's tree-structured Parzen estimator and takes the untried
+    setting that has most in common with its answer, or the next of the shuffled order while it has
+    none.
 
     Args:
         choices: the values of each part of a setting.
@@ -63,10 +65,11 @@ class UntriedSampler(BaseSampler):
         """
         others = study.get_trials(deepcopy=False, states=TAKEN)
         taken = {setting for other in others if (setting := setting_of(other)) is not None}
-        if self.kind == "tpe":
-            wanted = self._estimate(study, trial)
-            if wanted is not None and wanted not in taken:
-                return wanted._asdict()
+        wanted = self._estimate(study, trial) if self.kind == "tpe" else None
+        untried = [setting for setting in self.order if setting not in taken]
+        if wanted is not None and untried:
+            # The estimator likes what it knows: next to it there is something new.
+            return max(untried, key=lambda s: sum(map(operator.eq, s, wanted)))._asdict()
         count = len(self.order)
         for step in range(count):
             setting = self.order[(trial.number + step) % count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,6 +104,11 @@ class ClipScorer(Scorer):
 
         from ovss.vlm.loading import preprocessor_config
 
+        if Path(name_or_path).is_absolute() and not Path(name_or_path).is_dir():
+            raise FileNotFoundError(
+                f"Expected a CLIP-like model at {name_or_path}, but there is no such folder; give "
+                "one or a hub id with --reward.model."
+            )
         try:
             model = AutoModel.from_pretrained(name_or_path)
             tokenizer = AutoTokenizer.from_pretrained(name_or_path)

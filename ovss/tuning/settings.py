@@ -33,6 +33,17 @@ class RewardSettings:
     measure: Literal["margin", "points"] = "margin"
     batch_size: int = 64
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(
+                f"Expected `reward.batch_size` to be at least 1, but got {self.batch_size}."
+            )
+        if "{}" not in self.prompt:
+            raise ValueError(
+                f"Expected `reward.prompt` to have {{}} for the class name, but got "
+                f"{self.prompt!r}."
+            )
+
 
 @dataclass(frozen=True)
 class StudySettings:
@@ -43,7 +54,7 @@ class StudySettings:
         photos: at most so many photos, chosen at random among those with two classes or more.
         sampler: `random` (the paper's), `tpe` or `grid`; none repeats a setting.
         seed: of the choice of photos and settings.
-        name: of the study in its storage.
+        name: of the study in its storage, and of the folder in the run's that gets its results.
         storage: an Optuna URL, or the path of a journal file for a cluster's shared file system;
             null for SQLite in the run's folder.
         parts: the photos are looked at in so many parts.
@@ -58,13 +69,19 @@ class StudySettings:
     seed: int = 0
     name: str = "tune"
     storage: str | None = None
-    parts: int = 16
+    parts: int = 32
     reduction: int = 4
     memory_gb: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("trials", "photos", "parts"):
+        for name in ("trials", "photos", "parts", "reduction"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"Expected `study.{name}` to be at least 1, but got {getattr(self, name)}."
                 )
+        if self.memory_gb <= 0:
+            raise ValueError(f"Expected `study.memory_gb` to be above 0, but got {self.memory_gb}.")
+        if not self.name or self.name in (".", "..") or {"/", "\\"} & set(self.name):
+            raise ValueError(
+                f"Expected `study.name` to be a name that a folder can have, but got {self.name!r}."
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -12,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from ovss.signals import REQUEUE, Requeue, stop
+from ovss.tuning.facts import difference
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Masks
 from ovss.tuning.rewards import Measure, Points, Reward
@@ -33,6 +36,11 @@ _CHOOSING = 30.0
 """Seconds after which a trial without a setting belongs to a process that died."""
 
 
+_SILENT = 1800.0
+"""Seconds without a finished part of the photos after which a trial counts as cut off; processes of
+this machine are asked for."""
+
+
 def open_storage(storage: str | None, folder: Path) -> BaseStorage:
     """Where trials are kept.
 
@@ -41,17 +49,26 @@ def open_storage(storage: str | None, folder: Path) -> BaseStorage:
             systems shared by a cluster, where SQLite's locks do not work); default: SQLite in
             `folder`.
         folder: the run's.
+
+    Raises:
+        ValueError: it cannot be opened, or the package for such a database is missing.
     """
-    if storage is not None and "://" not in storage:
-        path = Path(storage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
     if storage is None:
         folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / 'study.db'}"
-    # SQLite lets one process write at a time; the others wait instead of failing.
-    waiting = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    return RDBStorage(storage, engine_kwargs=waiting)
+    try:
+        if "://" not in storage:
+            path = Path(storage)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(path)))
+        # SQLite lets one process write at a time; the others wait instead of failing.
+        waiting = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+        return RDBStorage(storage, engine_kwargs=waiting)
+    except (ImportError, OSError, SQLAlchemyError, StorageInternalError) as error:
+        raise ValueError(
+            f"Expected `study.storage` to be a database or a journal file that can be opened, but "
+            f"{storage} cannot: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def make_pruner(reduction: int) -> BasePruner:
@@ -63,11 +80,6 @@ def make_pruner(reduction: int) -> BasePruner:
     Args:
         reduction: r, at least 2; 1 stops no trial.
     """
-    if reduction < 1:
-        raise ValueError(
-            f"Expected `study.reduction` to be at least 2, or 1 to stop no trial, but got "
-            f"{reduction}."
-        )
     if reduction == 1:
         return NopPruner()
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
@@ -100,18 +112,13 @@ def open_study(
         direction="maximize",
         load_if_exists=True,
     )
-    facts = json.loads(json.dumps(facts))  # as a storage returns them
     known = study.user_attrs.get("facts")
     if known is None:
         study.set_user_attr("facts", facts)
     elif known != facts:
-        changed = sorted(
-            key for key in {*known, *facts} if known.get(key, None) != facts.get(key, None)
-        )
         raise ValueError(
-            f"Expected the study {name!r} to have been made with the same settings, but "
-            f"{', '.join(changed)} differ (for example {changed[0]}: {known.get(changed[0])!r} "
-            f"there, {facts.get(changed[0])!r} here); give another --study.name or run folder, or "
+            f"Expected the study {name!r} to have been made with the same settings, but got "
+            f"others: {difference(known, facts)}. Give another --study.name or run folder, or "
             "delete the study."
         )
     return study
@@ -119,9 +126,8 @@ def open_study(
 
 def run_trials(
     study: Study,
-    objective: Callable[[Trial, Setting], Points],
+    objective: Callable[[Trial, Setting], float],
     trials: int,
-    measure: Measure = "margin",
     progress: Callable[[Study], None] = lambda study: None,
 ) -> None:
     """Add trials until the study has `trials` of them, or the space is used up.
@@ -130,9 +136,8 @@ def run_trials(
 
     Args:
         study: from `open_study`.
-        objective: reward of a setting; may raise `TrialPruned`.
+        objective: reward of a setting, see `make_objective`; may raise `TrialPruned`.
         trials: of all processes and earlier runs together.
-        measure: what of a reward is maximised.
         progress: told after every trial.
     """
     sampler = study.sampler
@@ -151,9 +156,7 @@ def run_trials(
                 study.tell(trial, state=TrialState.FAIL)
                 continue
             setting = Setting(**trial.params)
-            points = objective(trial, setting)
-            trial.set_user_attr("points", points._asdict())
-            study.tell(trial, points.mean(measure))
+            study.tell(trial, objective(trial, setting))
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except BaseException:
@@ -168,20 +171,40 @@ def make_objective(
     reward: Reward,
     parts: Sequence[Sequence[int]],
     measure: Measure = "margin",
-) -> Callable[[Trial, Setting], Points]:
-    """Reward of a setting, part by part of the photos, so that a hopeless one can be stopped."""
+) -> Callable[[Trial, Setting], float]:
+    """Reward of a setting, part by part of the photos, so that a hopeless one can be stopped.
 
-    def objective(trial: Trial, setting: Setting) -> Points:
+    Its `Points` are kept with the trial.
+    """
+
+    def objective(trial: Trial, setting: Setting) -> float:
         total = Points(0, 0, 0.0)
         for step, photos in enumerate(parts, 1):
             total += reward(photos, masks(photos, store(setting, photos), setting.threshold))
+            leave_if_asked()
+            trial.set_user_attr("seen", time.time())
             if step < len(parts):
                 trial.report(total.mean(measure), step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
-        return total
+        trial.set_user_attr("points", total._asdict())
+        return total.mean(measure)
 
     return objective
+
+
+def leave_if_asked() -> None:
+    """End the program if SIGTERM or SIGUSR1 came.
+
+    Raises:
+        Requeue: with the exit code that asks to be started again.
+    """
+    if stop.received:
+        log.warning(
+            "Stopped on %s; finished trials are kept. Start the same command again to go on.",
+            stop.received,
+        )
+        raise Requeue(REQUEUE)
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
@@ -232,10 +255,13 @@ def _process() -> str:
 
 
 def _give_up_dead(study: Study) -> None:
-    """Mark trials of processes of this machine that no longer run as failed."""
+    """Mark trials whose process no longer runs, or gave no sign for long, as failed."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
-        if host == socket.gethostname() and not _alive(int(pid)):
+        started = trial.datetime_start
+        seen = trial.user_attrs.get("seen", 0.0 if started is None else started.timestamp())
+        dead = host == socket.gethostname() and not _alive(int(pid))
+        if dead or time.time() - seen > _SILENT:
             log.info("trial %d was cut off; its setting may be tried again", trial.number)
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 

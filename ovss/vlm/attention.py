@@ -86,7 +86,7 @@ class FoldedBlipCrossAttention(nn.Module):
             context = torch.einsum("bnte,nde->bntd", seen, self._weights(self.value))
             # The probabilities sum to 1, but their gradient has the bias.
             bias = self.value.bias.unflatten(0, (self.num_heads, 1, -1))
-            context = context + weights.sum(-1, keepdim=True) * bias
+            context = context + (weights.sum(-1, keepdim=True) * bias).to(context.dtype)
         else:
             context = weights @ self._heads(self.value(image))
         return context.transpose(1, 2).flatten(2), probabilities

@@ -23,6 +23,9 @@ from ovss.vlm.loading import (
     resize_positions,
 )
 
+LONGEST = 256
+"""Tokens of a photo's captions in one sequence, whose self-attention grows with their square."""
+
 
 class BlipITM(VLM):
     """`transformers.BlipForImageTextRetrieval` behind the method's interface.
@@ -123,11 +126,14 @@ class BlipITM(VLM):
         """See `VLM.match_each`: a photo's captions share its keys and values.
 
         They stand behind each other in one sequence, each with positions of its own, and no token
-        sees another caption's.
+        sees another caption's. Where they are too many for that, one photo is done after the other.
         """
         tokens = self.tokenize([caption for own in captions for caption in own])
         counts, length = [len(own) for own in captions], tokens.input_ids.shape[1]
         most, device = max(counts), tokens.input_ids.device
+        if most * length > LONGEST:
+            photos = zip(features.split(1), captions, strict=True)
+            return [self._match(photo, self.tokenize(own)) for photo, own in photos]
         filled = torch.arange(most) < torch.tensor(counts)[:, None]
         filled = filled.to(device)
         ids = tokens.input_ids.new_zeros(len(counts), most, length)

@@ -1,0 +1,72 @@
+"""What a study's rewards are only comparable with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ovss.fingerprint import as_plain, differences, fingerprint_of
+from ovss.tuning.photos import TuningPhotos
+from ovss.tuning.scorers import Scorer
+from ovss.tuning.settings import RewardSettings, StudySettings
+
+if TYPE_CHECKING:
+    from ovss.module import PnPOVSS
+
+PHOTOS = "photos_and_classes"
+
+
+def describe(
+    module: PnPOVSS,
+    photos: TuningPhotos,
+    scorer: Scorer,
+    reward: RewardSettings,
+    search: StudySettings,
+    choices: Mapping[str, Any],
+    precision: str,
+) -> dict[str, Any]:
+    """All that decides a reward but the setting itself, JSON-ready.
+
+    Args:
+        module: with its benchmark set.
+        photos: what is looked at.
+        scorer: the reward model.
+        reward: how it is asked.
+        search: parts and reduction decide which rewards so far are compared.
+        choices: the space.
+        precision: of the computation, such as `32-true`.
+    """
+    model = fingerprint_of(module, precision)
+    searched = ("layer", "head", "rounds", "patches", "threshold")
+    model = {name: value for name, value in model.items() if name not in searched}
+    for part in ("dropout", "labeller"):
+        model[part] = {k: v for k, v in model[part].items() if k not in searched}
+    if reward.mask == "map":  # made without the labeller
+        model = {k: v for k, v in model.items() if k not in ("labeller", "blur", "crf")}
+    prompt = f", prompt {reward.prompt!r}" if reward.scorer == "clip" else ""
+    seen = repr(list(zip(photos.ids, photos.labels, strict=True)))
+    return as_plain(
+        {
+            "reward": f"{reward.measure} of {scorer.name}, {reward.mask} against {reward.negative}"
+            + prompt,
+            "photos": len(photos),
+            PHOTOS: hashlib.sha256(seen.encode()).hexdigest()[:16],
+            "parts": search.parts,
+            "reduction": search.reduction,
+            "space": choices,
+            **model,
+        }
+    )
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Where two studies differ, in words."""
+    rows = differences(dict(there), dict(here))
+    said = [
+        "the photos or their classes (study.seed, data or proposals)"
+        if name == PHOTOS
+        else f"{name}: {old} there, {new} here"
+        for name, old, new in rows
+    ]
+    return "; ".join(dict.fromkeys(said[:3])) + ("; ..." if len(said) > 3 else "")
