@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from ovss.commands import COMMANDS, QUICK, main
+from ovss.manners import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -188,7 +189,7 @@ def test_blocks_are_found_and_marked():
     ],
 )
 def test_a_wrong_command_would_be_noticed(line, folder):
-    with pytest.raises((AssertionError, SystemExit)):
+    with pytest.raises((AssertionError, SystemExit, ConfigurationError)):
         check_command(shlex.split(line))
 
 
