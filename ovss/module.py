@@ -230,26 +230,52 @@ class PnPOVSS(LightningModule):
         A photo without proposed classes is all background or, where the benchmark has none, all of
         the class that the matching head likes best.
         """
-        benchmark = self.benchmark
-        labels: list[Tensor | None] = [None] * len(proposals)
         several = [photo for photo, proposal in enumerate(proposals) if proposal.labels]
-        backgrounds = [benchmark.has_background(len(proposals[p].labels)) for p in several]
-        local = self.labeller.batch(
-            [maps[photo] for photo in several],
-            [batch.photos[photo] for photo in several],
-            backgrounds,
-            rescale=benchmark.rescale and self.variant == "released",
+        found = iter(
+            self.label_maps(
+                [batch.photos[photo] for photo in several],
+                [maps[photo] for photo in several],
+                [proposals[photo].labels for photo in several],
+                self.labeller,
+            )
         )
-        for photo, indices in zip(several, local, strict=True):
-            background = benchmark.background if benchmark.background is not None else 0
-            table = torch.tensor([background, *proposals[photo].labels], device=indices.device)
-            labels[photo] = table[indices]
+        labels = []
         for photo, proposal in enumerate(proposals):
-            if not proposal.labels:
+            if proposal.labels:
+                labels.append(next(found))
+            else:
                 size = batch.photos[photo].shape[-2:]
                 label = self._label_without_proposal(batch.pixel_values[photo : photo + 1])
-                labels[photo] = torch.full(size, label, device=self.device)
-        return [each for each in labels if each is not None]
+                labels.append(torch.full(size, label, device=self.device))
+        return labels
+
+    def label_maps(
+        self,
+        photos: Sequence[Tensor],
+        maps: Sequence[Tensor],
+        labels: Sequence[Sequence[int]],
+        labeller: Labeller,
+    ) -> list[Tensor]:
+        """For each photo `(H, W)`: benchmark labels from the maps of one class or more.
+
+        Args:
+            photos: `(3, H_i, W_i)` uint8 each.
+            maps: `(K_i, g, g)` each.
+            labels: the benchmark's labels of each photo's K_i classes.
+            labeller: makes the label maps.
+        """
+        benchmark = self.benchmark
+        local = labeller.batch(
+            maps,
+            photos,
+            [benchmark.has_background(len(own)) for own in labels],
+            rescale=benchmark.rescale and self.variant == "released",
+        )
+        background = benchmark.background if benchmark.background is not None else 0
+        return [
+            torch.tensor([background, *own], device=indices.device)[indices]
+            for own, indices in zip(labels, local, strict=True)
+        ]
 
     def names_of(self, label: int) -> tuple[str, ...]:
         """What a class is called in captions: its name and synonyms."""

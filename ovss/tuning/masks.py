@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovss.benchmark import PhotoBatch
 from ovss.labelling import full_float32, upsampling
-from ovss.proposals import Proposal
 from ovss.salience import min_max
 from ovss.tuning.photos import TuningPhotos
 
@@ -95,24 +92,9 @@ def label_photos(
         threshold: the labeller's.
     """
     device = module.vlm.device
-    batch = PhotoBatch(
-        ids=[photos.ids[place] for place in places],
-        photos=[photos.photos[place].to(device) for place in places],
-        pixel_values=photos.pixel_values[list(places)],
+    return module.label_maps(
+        [photos.photos[place].to(device) for place in places],
+        [own.to(device) for own in maps],
+        [photos.labels[place] for place in places],
+        replace(module.labeller, threshold=threshold),
     )
-    proposals = [
-        Proposal(photos.labels[place], (1.0,) * len(photos.labels[place])) for place in places
-    ]
-    with _threshold(module, threshold):
-        return module.label(batch, [own.to(device) for own in maps], proposals)
-
-
-@contextmanager
-def _threshold(module: PnPOVSS, threshold: float) -> Iterator[None]:
-    """The module with another threshold, for as long as the context is open."""
-    before = module.labeller
-    module.labeller = replace(before, threshold=threshold)
-    try:
-        yield
-    finally:
-        module.labeller = before
