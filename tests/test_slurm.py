@@ -160,8 +160,8 @@ def test_a_job_stopped_by_a_signal_is_requeued_and_finishes(slurm, options, tmp_
     until(lambda: slurm.state(job)[:2] == ("PENDING", 1), timeout=60)
     assert "Stopped on SIGUSR1" in log.read_text()
     assert not (run / "scores.json").exists()
-    # SLURM lets a requeued job wait for two minutes. This one may start soon, but not while its first
-    # start's credential is being revoked.
+    # SLURM lets a requeued job wait for two minutes. This one may start soon, but not while the
+    # credential of its first start is being revoked.
     slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now+5")
     until(lambda: slurm.state(job)[0] not in ("PENDING", "CONFIGURING"), timeout=180)
     until(lambda: slurm.state(job)[0] not in ("RUNNING", "COMPLETING"), timeout=180)
