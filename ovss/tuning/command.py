@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna import logging as optuna_logging
 from optuna.study import Study
+from optuna.trial import Trial
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -99,27 +101,15 @@ def tune(
         describe(module, photos, scorer, reward, search, choices, precision),
     )
     stop.listen()
-    store = make_store(module, photos, loader.batch_size or 1, search.memory_gb, folder)
-    main_names = [[names[0] for names in own] for own in store.names]
-    masks = make_masks(reward.mask, module, photos, scorer.size)
-    judge = Reward(scorer, photos, main_names, reward.negative, reward.batch_size)
-    parts = chunked(len(photos), -(-len(photos) // search.parts))
-    wanted = min(search.trials, len(sampler.order))
-    settings = counted(len(sampler.order), "setting")
-    log.info("%s in the space; %s wanted", settings, counted(wanted, "trial"))
-    before = len(study.get_trials(deepcopy=False, states=DONE))
     mious: dict[int, float] = {}
     try:
-        progress = TrialProgress(max(wanted - before, 0))
-        with progress:
-
-            def show(study: Study) -> None:
-                ranked = ranking(study)
-                done = len(study.get_trials(deepcopy=False, states=DONE)) - before
-                progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
-
-            objective = make_objective(store, masks, judge, parts, reward.measure)
-            run_trials(study, objective, search.trials, show)
+        store = make_store(module, photos, loader.batch_size or 1, search.memory_gb, folder)
+        main_names = [[names[0] for names in own] for own in store.names]
+        masks = make_masks(reward.mask, module, photos, scorer.size)
+        judge = Reward(scorer, photos, main_names, reward.negative, reward.batch_size)
+        parts = chunked(len(photos), -(-len(photos) // search.parts))
+        objective = make_objective(store, masks, judge, parts, reward.measure)
+        search_with_progress(study, objective, search.trials, len(sampler.order))
         if validate:
             mious = validate_trials(module, loader, photos, store, study)
     finally:
@@ -129,17 +119,47 @@ def tune(
     return study
 
 
+def search_with_progress(
+    study: Study, objective: Callable[[Trial, Setting], float], trials: int, settings: int
+) -> None:
+    """Run trials, with a progress bar.
+
+    Args:
+        study: from `open_study`.
+        objective: from `make_objective`.
+        trials: of all processes and earlier runs together.
+        settings: how many there are in the space.
+    """
+    wanted = min(trials, settings)
+    log.info("%s in the space; %s wanted", counted(settings, "setting"), counted(wanted, "trial"))
+    before = len(study.get_trials(deepcopy=False, states=DONE))
+    progress = TrialProgress(max(wanted - before, 0))
+    with progress:
+
+        def show(study: Study) -> None:
+            ranked = ranking(study)
+            done = len(study.get_trials(deepcopy=False, states=DONE)) - before
+            progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
+
+        run_trials(study, objective, trials, show)
+
+
+def stoppable(progress: Progress) -> Callable[[int], None]:
+    """Advances a bar, and ends the program there if a signal asked for it."""
+
+    def advance(done: int) -> None:
+        progress.advance(done)
+        leave_if_asked()
+
+    return advance
+
+
 def make_store(
     module: PnPOVSS, photos: TuningPhotos, batch_size: int, memory_gb: float, folder: Path
 ) -> MapStore:
     """The class maps of the tuning photos, with a progress bar."""
     names = [[module.names_of(label) for label in labels] for labels in photos.labels]
     with Progress("maps of all layers and heads", len(photos)) as progress:
-
-        def advance(photos: int) -> None:
-            progress.advance(photos)
-            leave_if_asked()
-
         return MapStore(
             module.vlm,
             photos,
@@ -150,7 +170,7 @@ def make_store(
             batch_size,
             int(memory_gb * 2**30),
             folder,
-            advance,
+            stoppable(progress),
         )
 
 
@@ -165,7 +185,7 @@ def validate_trials(
     trials = ranking(study)
     settings = [Setting(**trial.params) for trial in trials]
     with Progress("validate", len(settings), unit="settings") as progress:
-        found = score_settings(module, loader, photos, store, settings, progress.advance)
+        found = score_settings(module, loader, photos, store, settings, stoppable(progress))
     rho = rank_correlation([trial.value or 0.0 for trial in trials], found)
     best = max(range(len(found)), key=found.__getitem__)
     Console().print(
