@@ -35,6 +35,7 @@ from ovss.demo import SETTINGS
 from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
 from ovss.module import PnPOVSS
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
+from ovss.tuning.lightning import tune_with_trainer, use_tuning_split
 
 _TRAINING = {
     "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
@@ -96,8 +97,6 @@ class EvaluationTrainer(Trainer):
             validate: afterwards, score the trials where there is ground truth, to see how well the
                 reward ranks them.
         """
-        from ovss.tuning.lightning import tune_with_trainer
-
         tune_with_trainer(self, model, datamodule, space, reward, study, validate)
 
 
@@ -229,9 +228,8 @@ class EvaluationCLI(LightningCLI):
         parser.add_subclass_arguments(LightningDataModule, "data")
         with configuration_at_fault():
             datamodule = parser.instantiate_classes(Namespace(data=data)).data
-        split = getattr(datamodule, "tuning_split", None)
-        if self.subcommand == "tune" and split is not None:  # as `tune_with_trainer` does
-            datamodule.split = split
+        if self.subcommand == "tune":
+            use_tuning_split(datamodule)
         check = getattr(datamodule, "check", None)
         if check is not None:
             check()

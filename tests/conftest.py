@@ -69,3 +69,13 @@ def scenes_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     write_benchmark(root, dev=2, val=8, workers=0)
     return root
+
+
+@pytest.fixture(scope="module")
+def forker():
+    """Starts processes that have the packages imported already."""
+    from forker import Forker
+
+    forker = Forker()
+    yield forker
+    forker.close()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forker import Forker, free_port, until
+from forker import free_port, until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,13 +55,6 @@ def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     write_benchmark(root, dev=2, val=PHOTOS, workers=0)
     return root
-
-
-@pytest.fixture(scope="module")
-def forker():
-    forker = Forker()
-    yield forker
-    forker.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forker import Forker, until
+from forker import until
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, PngImagePlugin
@@ -394,13 +394,6 @@ def test_a_photo_too_large_for_the_gpu_is_an_error(tiny_blip, monkeypatch):
 
 
 # ---- signals, with real processes ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def forker():
-    forker = Forker()
-    yield forker
-    forker.close()
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,8 @@ def tune_with_trainer(
         )
     from ovss.tuning.command import tune
 
-    split = getattr(datamodule, "tuning_split", None)
+    split = use_tuning_split(datamodule)
     if split is not None:
-        datamodule.split = split  # type: ignore[attr-defined]
         log.info("tuning on the split %s", split)
     datamodule.prepare_data()
     benchmark = datamodule.benchmark  # type: ignore[attr-defined]
@@ -85,3 +84,11 @@ def tune_with_trainer(
             validate,
             str(trainer.precision),
         )
+
+
+def use_tuning_split(datamodule: LightningDataModule) -> str | None:
+    """Switch a data module to its `tuning_split`, where it has one, and give that."""
+    split = getattr(datamodule, "tuning_split", None)
+    if split is not None:
+        datamodule.split = split  # type: ignore[attr-defined]
+    return split

@@ -112,22 +112,17 @@ class Reward:
         """
         device = self.scorer.device
         counts = [len(own) for own in masks]
+        whole = [self.photos.thumbnails[p].to(device) / 255 for p in photos]
         pixels = torch.cat(
-            [
-                own.to(device)[:, None] * (self.photos.thumbnails[p].to(device) / 255)
-                for p, own in zip(photos, masks, strict=True)
-            ]
+            [own.to(device)[:, None] * photo for own, photo in zip(masks, whole, strict=True)]
         )
         names = [self.names[p] for p in photos for _ in self.names[p]]
         masked = self._ask(pixels, names, counts)
         if self.negative == "complement":
-            whole = torch.cat(
-                [
-                    (self.photos.thumbnails[p].to(device) / 255).expand(count, -1, -1, -1)
-                    for p, count in zip(photos, counts, strict=True)
-                ]
-            )
-            against = self._ask(whole - pixels, names, counts)
+            repeated = [
+                photo.expand(count, -1, -1, -1) for photo, count in zip(whole, counts, strict=True)
+            ]
+            against = self._ask(torch.cat(repeated) - pixels, names, counts)
         else:
             against = [torch.stack([self._black[n] for n in self.names[p]]) for p in photos]
         total = Points(0, 0, 0.0)

@@ -134,8 +134,7 @@ class BlipITM(VLM):
         if most * length > LONGEST:
             photos = zip(features.split(1), captions, strict=True)
             return [self._match(photo, self.tokenize(own)) for photo, own in photos]
-        filled = torch.arange(most) < torch.tensor(counts)[:, None]
-        filled = filled.to(device)
+        filled = (torch.arange(most) < torch.tensor(counts)[:, None]).to(device)
         ids = tokens.input_ids.new_zeros(len(counts), most, length)
         seen = torch.zeros(len(counts), most, length, dtype=torch.bool, device=device)
         ids[filled], seen[filled] = tokens.input_ids, tokens.attention_mask.bool()
