@@ -6,9 +6,9 @@ STAMP = $(VENV)/.installed
 # Exact pins: the same libraries everywhere (torch's CPU build where the index offers one).
 CONSTRAINTS = constraints.txt
 
-.PHONY: help demo weights test lint format install clean
+.PHONY: help demo weights test test-cpus lint format install clean
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ weights: $(STAMP)  ## train the demo's model anew (about 15 minutes on 3 free co
 
 test: $(STAMP)  ## the default tests
 	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}
+
+# Without TESTS the whole default suite, about seven times as long as `make test`.
+test-cpus: $(STAMP)  ## the default tests as on other CPUs; TESTS="-m 'numerical and ...'" for some
+	$(BIN)/python tools/instruction_sets.py test -n $${PYTEST_WORKERS:-2} $(TESTS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

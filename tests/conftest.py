@@ -11,7 +11,49 @@ import torch
 # Nothing may be downloaded; a test that tries fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run side by side: one thread each keeps them from fighting for the cores.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OVSS_TEST_THREADS", "1")))
+
+# How close float32 comes on any CPU. A sum of products is rounded in proportion to the largest
+# values that go into it, in an order that the instruction set, the library and the number of
+# threads choose. So what a model computes is compared in units of its largest value, whatever the
+# size of a single entry, and these are three to five times the largest spread between 24 set-ups
+# (8 instruction sets with 1, 2 and 4 threads; `python tools/instruction_sets.py spread`, AMD EPYC
+# with AVX-512, 2026-11-24). float32 itself has 1.2e-7.
+FEATURES = 5e-6
+"""After 12 layers of a vision encoder; spread 9.1e-7."""
+LOGITS = 3e-5
+"""After 12 layers of the text encoder on these; spread 6.1e-6."""
+MAPS = 1e-4
+"""GradCAM: a gradient back through those layers, times probabilities; spread 3.3e-5."""
+
+
+def assert_close(actual, expected, within):
+    """No entry differs by more than a share of the largest entry.
+
+    Args:
+        actual: tensor or array.
+        expected: the same shape.
+        within: the share: `FEATURES`, `LOGITS` or `MAPS`.
+    """
+    actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(actual, expected, atol=within * largest, rtol=within)
+
+
+def margin_of(salience, count):
+    """How clear the choice of the `count` most salient patches is: a share of the largest.
+
+    Sets of patches are only compared where it is above `MAPS`: below, rounding chooses.
+
+    Args:
+        salience: `(P,)`.
+        count: how many are chosen; where fewer are positive, 0.
+    """
+    ranked = torch.as_tensor(salience).flatten().sort(descending=True).values
+    if not ranked[count - 1] > 0:
+        return 0.0
+    return float((ranked[count - 1] - ranked[count]) / ranked[0])
+
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 """Inputs and outputs recorded from the released code on a tiny random BLIP."""

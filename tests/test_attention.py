@@ -8,6 +8,8 @@ from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from ovss.vlm import attention
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize(("image_size", "fused"), [(64, False), (192, True)])
 def test_fused_vision_encoder_equals_transformers(image_size, fused):

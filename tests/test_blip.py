@@ -4,10 +4,13 @@ import re
 
 import pytest
 import torch
+from conftest import FEATURES, LOGITS, MAPS, assert_close
 from transformers import AutoTokenizer, BlipForImageTextRetrieval
 
 from ovss.captions import Caption
 from ovss.vlm import BlipITM
+
+pytestmark = pytest.mark.numerical
 
 CAPTIONS = [
     Caption.of(["cat", "dog"]),
@@ -71,10 +74,10 @@ def test_equals_the_full_backward_pass(tiny_blip, pixels, full_backward):
     for row, (maps, logits) in enumerate(full_backward):
         tokens = maps.shape[2]
         assert maps.amax() > 1e-2  # against which the tolerance is small
-        torch.testing.assert_close(seen.maps[:, :, row, :tokens], maps[:-1], atol=1e-6, rtol=1e-4)
+        assert_close(seen.maps[:, :, row, :tokens], maps[:-1], MAPS)
         assert not seen.maps[:, :, row, tokens:].any()  # padding
         assert not maps[-1].any()  # the last layer, for which there is no choice
-        torch.testing.assert_close(seen.match_logit[row], logits[1], atol=1e-6, rtol=1e-5)
+        assert_close(seen.match_logit[row], logits[1], LOGITS)
 
 
 @pytest.mark.parametrize(("layer", "head"), [(0, 0), (4, 2), (7, 9), (10, 11), (7, "mean")])
@@ -83,7 +86,7 @@ def test_one_layer_and_head_is_a_slice_of_all(tiny_blip, pixels, layer, head):
     one = tiny_blip.gradcam(pixels, CAPTIONS, layer, head)
     of_layer = every.maps[layer]
     expected = of_layer.mean(0) if head == "mean" else of_layer[head]
-    torch.testing.assert_close(one.maps, expected, atol=1e-7, rtol=1e-5)
+    assert_close(one.maps, expected, MAPS)
     torch.testing.assert_close(one.match_logit, every.match_logit, atol=0, rtol=0)
 
 
@@ -92,9 +95,9 @@ def test_a_batch_of_captions_of_different_length_equals_single_ones(tiny_blip, p
     for row, caption in enumerate(CAPTIONS):
         alone = tiny_blip.gradcam(pixels[row : row + 1], [caption], 4, 2)
         tokens = alone.maps.shape[1]
-        torch.testing.assert_close(together.maps[row, :tokens], alone.maps[0], atol=1e-7, rtol=1e-4)
+        assert_close(together.maps[row, :tokens], alone.maps[0], MAPS)
         assert not together.maps[row, tokens:].any()
-        torch.testing.assert_close(together.match_logit[row], alone.match_logit[0])
+        assert_close(together.match_logit[row], alone.match_logit[0], LOGITS)
 
 
 def test_without_gradient_the_maps_are_attention_probabilities(tiny_blip, unmodified, pixels):
@@ -110,7 +113,7 @@ def test_without_gradient_the_maps_are_attention_probabilities(tiny_blip, unmodi
     features = tiny_blip.encode_image(pixels[:1])
     seen = tiny_blip.attend(features, tokens, 4, 2, gradient=False)
     expected = kept["probabilities"][:, 2, 1:, 1:].unflatten(-1, (7, 7))
-    torch.testing.assert_close(seen.maps, expected, atol=1e-7, rtol=1e-5)
+    assert_close(seen.maps, expected, MAPS)
 
 
 def test_enc_replaces_the_first_token(tiny_blip, unmodified, pixels):
@@ -126,7 +129,7 @@ def test_enc_replaces_the_first_token(tiny_blip, unmodified, pixels):
         plain["input_ids"][:, 0] = ENC
         expected = unmodified[0](**plain, pixel_values=pixels).itm_score
     logits = tiny_blip.match(features, CAPTIONS)
-    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=1e-5)
+    assert_close(logits, expected, LOGITS)
     assert (logits - without).abs().min() > 0.1
 
 
@@ -148,7 +151,7 @@ def test_works_in_inference_mode(tiny_blip, pixels):
         seen = tiny_blip.gradcam(inside, CAPTIONS, 4, 2)
         every = tiny_blip.gradcam_all(inside, CAPTIONS)
     torch.testing.assert_close(seen, expected, atol=0, rtol=0)
-    torch.testing.assert_close(every.maps[4, 2], expected.maps, atol=1e-7, rtol=1e-5)
+    assert_close(every.maps[4, 2], expected.maps, MAPS)
 
 
 def test_nothing_is_left_behind(tiny_blip, pixels):
@@ -213,7 +216,7 @@ def test_another_image_size_interpolates_the_positions(tiny_blip_path, unmodifie
     with torch.no_grad():
         features = unmodified[0].vision_model(pixel_values=photos, interpolate_pos_encoding=True)
     expected = features.last_hidden_state
-    torch.testing.assert_close(vlm.encode_image(photos), expected, atol=1e-5, rtol=1e-4)
+    assert_close(vlm.encode_image(photos), expected, FEATURES)
     assert vlm.gradcam(photos, CAPTIONS[:2], 4, 2).maps.shape == (2, 13, grid, grid)
 
 
@@ -228,7 +231,7 @@ def test_features_of_one_photo_serve_all_captions(tiny_blip, pixels):
     features = tiny_blip.encode_image(pixels[:1])
     shared = tiny_blip.match(features, CAPTIONS)
     copied = tiny_blip.match(features.repeat(3, 1, 1), CAPTIONS)
-    torch.testing.assert_close(shared, copied, atol=1e-6, rtol=1e-5)
+    assert_close(shared, copied, LOGITS)
     assert shared.shape == (3, 2)
 
 
@@ -240,7 +243,7 @@ def test_a_photos_captions_do_not_see_each_other(tiny_blip, pixels, monkeypatch,
     together = tiny_blip.match_each(features, captions)
     for row, own in enumerate(captions):
         alone = torch.cat([tiny_blip.match(features[row : row + 1], [c]) for c in own])
-        torch.testing.assert_close(together[row], alone, atol=1e-6, rtol=1e-5)
+        assert_close(together[row], alone, LOGITS)
 
 
 def test_embeddings_give_the_contrastive_similarities(tiny_blip, unmodified, pixels):
@@ -249,4 +252,4 @@ def test_embeddings_give_the_contrastive_similarities(tiny_blip, unmodified, pix
         expected = unmodified[0](**plain, pixel_values=pixels, use_itm_head=False).itm_score
     image = tiny_blip.embed_image(tiny_blip.encode_image(pixels))
     text = tiny_blip.embed_text(CAPTIONS)
-    torch.testing.assert_close(image @ text.T, expected, atol=1e-6, rtol=1e-5)
+    assert_close(image @ text.T, expected, LOGITS)

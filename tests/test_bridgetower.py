@@ -7,11 +7,14 @@ import copy
 import pytest
 import tiny_bridgetower as tiny
 import torch
+from conftest import FEATURES, LOGITS, MAPS, assert_close
 from transformers import BridgeTowerForContrastiveLearning
 
 from ovss.captions import Caption
 from ovss.salience import SalienceDropout
 from ovss.vlm import BridgeTowerITM
+
+pytestmark = pytest.mark.numerical
 
 CAPTIONS = [Caption.of(["cat", "dog"]), Caption.of(["potted plant", "dog", "cat"])]
 SETUPS = {
@@ -73,17 +76,16 @@ def test_gradcam_equals_full_backward(tokenizer, setup, dtype):
         expected, logits = reference(untouched, tokenizer, photos, CAPTIONS, layer)
         for head in [0, 3]:
             seen = vlm.gradcam(photos, CAPTIONS, layer, head)
-            torch.testing.assert_close(seen.match_logit, logits.float(), rtol=1e-5, atol=1e-6)
+            assert_close(seen.match_logit, logits.float(), LOGITS)
             for row, maps in enumerate(expected):
                 wanted = maps[head].unflatten(-1, (vlm.grid, vlm.grid)).float()
-                # Random weights give small maps: the bound is relative where precision allows it.
-                bound = 1e-6 * (float(maps.max()) if dtype == torch.float64 else 1.0)
+                bound = (1e-6 if dtype == torch.float64 else MAPS) * float(maps.max())
                 assert maps.max() > 0
                 assert (seen.maps[row, : len(wanted)] - wanted).abs().max() <= bound
                 assert (every.maps[layer, head, row, : len(wanted)] - wanted).abs().max() <= bound
                 assert (seen.maps[row, len(wanted) :] == 0).all()
         mean = vlm.gradcam(photos, CAPTIONS, layer, "mean")
-        torch.testing.assert_close(mean.maps, every.maps[layer].mean(0), rtol=1e-5, atol=1e-8)
+        assert_close(mean.maps, every.maps[layer].mean(0), MAPS)
 
 
 def test_all_layers_but_the_last_carry_gradient(tokenizer):
@@ -110,7 +112,7 @@ def test_match_equals_the_model_and_shares_one_photo(tokenizer):
         encoded = tokenizer([caption.text], return_tensors="pt")
         with torch.no_grad():
             logits = untouched(**encoded, pixel_values=photo).logits
-        torch.testing.assert_close(shared[row : row + 1], logits, rtol=1e-5, atol=1e-5)
+        assert_close(shared[row : row + 1], logits, LOGITS)
 
 
 def test_vision_tower_runs_without_a_graph_and_hooks_nothing(tokenizer):
@@ -182,11 +184,11 @@ def test_salience_dropout_with_several_captions_a_photo(tokenizer):
     together = dropout.look(vlm, photos, split, 1, 2)
     assert [maps.shape for maps in together.maps] == [(2, 2, 4, 4), (2, 3, 4, 4)]
     alone = dropout.look(vlm, photos[1:], CAPTIONS[1:], 1, 2)
-    torch.testing.assert_close(together.maps[1], alone.maps[0], rtol=1e-4, atol=1e-7)
+    assert_close(together.maps[1], alone.maps[0], MAPS)
     first = vlm.gradcam(photos[:1], [Caption.of(["dog"])], 1, 2)
     group = vlm.tokenize([Caption.of(["dog"])]).groups[0][0]
     expected = first.maps[0, list(group)].mean(0)
-    torch.testing.assert_close(together.maps[0][0, 1], expected, rtol=1e-4, atol=1e-7)
+    assert_close(together.maps[0][0, 1], expected, MAPS)
 
 
 def test_from_pretrained_reads_statistics_and_resizes_positions(tmp_path):
@@ -200,9 +202,7 @@ def test_from_pretrained_reads_statistics_and_resizes_positions(tmp_path):
     assert vlm.name == "tiny-bridgetower"
     photos = pixels(vlm)
     expected, _ = reference(model, vlm.tokenizer, photos, CAPTIONS, 0)
-    torch.testing.assert_close(
-        vlm.gradcam(photos, CAPTIONS, 0, 1).maps[1].flatten(1), expected[1][1], rtol=1e-4, atol=1e-7
-    )
+    assert_close(vlm.gradcam(photos, CAPTIONS, 0, 1).maps[1].flatten(1), expected[1][1], MAPS)
 
     larger = BridgeTowerITM.from_pretrained(folder, image_size=48)
     assert larger.grid == 6
@@ -211,7 +211,7 @@ def test_from_pretrained_reads_statistics_and_resizes_positions(tmp_path):
         visual = model.bridgetower.vision_model.visual
         wanted = visual.forward_pre(photos, interpolate_pos_encoding=True)
         got = larger.model.bridgetower.vision_model.visual.forward_pre(photos)
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert_close(got, wanted, FEATURES)
     assert larger.gradcam(photos, CAPTIONS, 0, 1).maps.shape[-2:] == (6, 6)
     with pytest.raises(ValueError, match=r"multiple of the patch size 8, but got 30"):
         BridgeTowerITM.from_pretrained(folder, image_size=30)
@@ -239,10 +239,8 @@ def test_contrastive_heads_where_the_checkpoint_has_them(tmp_path):
     encoded = vlm.tokenizer([c.text for c in CAPTIONS], padding=True, return_tensors="pt")
     with torch.no_grad():
         output = model(**encoded, pixel_values=photos)
-    torch.testing.assert_close(
-        vlm.embed_image(vlm.encode_image(photos)), output.image_embeds, rtol=1e-4, atol=1e-6
-    )
-    torch.testing.assert_close(vlm.embed_text(CAPTIONS), output.text_embeds, rtol=1e-4, atol=1e-6)
+    assert_close(vlm.embed_image(vlm.encode_image(photos)), output.image_embeds, LOGITS)
+    assert_close(vlm.embed_text(CAPTIONS), output.text_embeds, LOGITS)
 
     plain = BridgeTowerITM.from_pretrained(tiny.save(tmp_path / "plain", tiny.bridgetower()))
     with pytest.raises(ValueError, match=r"'plain' to have contrastive heads .* but it has none"):
@@ -260,4 +258,4 @@ def test_each_photo_is_matched_with_its_own_captions(tokenizer):
     together = vlm.match_each(features, [CAPTIONS, CAPTIONS[1:]])
     for row, own in enumerate([CAPTIONS, CAPTIONS[1:]]):
         alone = torch.cat([vlm.match(features[row : row + 1], [caption]) for caption in own])
-        torch.testing.assert_close(together[row], alone, atol=1e-6, rtol=1e-5)
+        assert_close(together[row], alone, LOGITS)

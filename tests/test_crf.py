@@ -16,6 +16,8 @@ from ovss.crf import DenseCRF
 from ovss.crf.dense import _spatial
 from ovss.crf.threads import available_cores, map_photos
 
+pytestmark = pytest.mark.numerical
+
 GOLDEN = Path(__file__).parent / "data" / "golden_crf"
 PYDENSECRF = ["astronaut_320x240_c3", "coffee_160x120_c21", "rocket_240x180_c6"]
 

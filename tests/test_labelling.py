@@ -16,6 +16,8 @@ from ovss.crf import DenseCRF
 from ovss.labelling import Labeller, blurring, upsampling
 from ovss.salience import SalienceDropout
 
+pytestmark = pytest.mark.numerical
+
 SIZES = [(20, 31), (31, 20), (1, 40), (40, 1), (1, 1), (7, 7), (3, 5)]
 
 

@@ -9,6 +9,7 @@ import pytest
 import tiny_bridgetower
 import torch
 import transformers
+from conftest import LOGITS, assert_close
 from packaging.version import Version
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -24,6 +25,8 @@ from transformers.utils import is_sentencepiece_available
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.proposals import ClipProposer, ContrastiveProposer, MatchProposer
 from ovss.vlm import BridgeTowerITM
+
+pytestmark = pytest.mark.numerical
 
 BENCHMARK = of_classes(["cat", "dog; brown dog", "potted plant", "tree"])
 NAMES = [["cat"], ["dog", "brown dog"], ["potted plant"], ["tree"]]
@@ -73,7 +76,7 @@ def test_itm_is_the_match_probability_of_each_class(vlms, family):
     assert expected.std() > 1e-4
     for chunk in [1, 3, 32]:
         got = MatchProposer(chunk=chunk).scores(batch, BENCHMARK, vlm)
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+        assert_close(got, expected, LOGITS)
     # The proposal is what lies above the threshold, with labels of the benchmark.
     middle = float(expected[0].sort().values[1:3].mean())
     proposals = MatchProposer(threshold=middle)(batch, BENCHMARK, vlm)
@@ -110,7 +113,7 @@ def test_itc_is_a_softmax_of_the_models_similarity(vlms):
     proposer = ContrastiveProposer()
     for _ in range(2):  # the second time the texts are taken from before
         got = proposer.scores(batch, BENCHMARK, vlm)
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+        assert_close(got, expected, LOGITS)
     fewer = proposer.scores(batch, of_classes(["tree", "cat"]), vlm)
     assert fewer.shape == (2, 2)
     best = ContrastiveProposer(threshold=0.0, top_k=1)(batch, BENCHMARK, vlm)

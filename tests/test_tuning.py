@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import LOGITS, MAPS, assert_close
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
@@ -26,6 +27,8 @@ from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
 from ovss.vlm.base import ImageStatistics
+
+pytestmark = pytest.mark.numerical
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ def test_maps_are_those_of_the_method(tiny_blip, photos, names, variant, layer, 
     found = store(Setting(layer, head, 0.1, 1, 0), everyone)
     rounds = look(tiny_blip, photos.pixel_values, names, layer, head, dropout)
     for own, expected in zip(found, rounds.maps, strict=True):
-        torch.testing.assert_close(own, dropout.combine(expected), rtol=1e-4, atol=1e-9)
+        assert_close(own, dropout.combine(expected), MAPS)
     assert store.passes == len(photos)
 
 
@@ -165,9 +168,9 @@ def test_several_rounds_are_looked_at_once_and_hold_the_shorter_ones(tiny_blip, 
         for own, place in zip(again, (3, 1), strict=True):
             pixels = photos.pixel_values[place : place + 1]
             (expected,) = look(tiny_blip, pixels, [names[place]], 4, 2, dropout).maps
-            torch.testing.assert_close(own, expected.sum(0), rtol=1e-4, atol=1e-9)
+            assert_close(own, expected.sum(0), MAPS)
     assert store.passes == before + 2 * 3
-    torch.testing.assert_close(found[0], store(Setting(4, 2, 0.1, 3, 4), [3])[0])
+    assert_close(found[0], store(Setting(4, 2, 0.1, 3, 4), [3])[0], MAPS)
     store(Setting(4, 2, 0.1, 3, 5), [3])
     assert store.passes == before + 3 * 3
 
@@ -401,7 +404,7 @@ def test_itc_is_the_published_contrastive_path(tiny_blip, pixels):
                 for ids in texts["input_ids"]
             ]
         )
-    torch.testing.assert_close(found[1], similarities / 0.07, rtol=1e-4, atol=1e-4)
+    assert_close(found[1], similarities / 0.07, LOGITS)
 
 
 @pytest.fixture(scope="module")
@@ -453,7 +456,7 @@ def test_clip_is_transformers_own_logits(clip):
     values = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     for place, own in enumerate(NAMES):
         expected = clip(pixel_values=values[place : place + 1], **Letters()(own)).logits_per_image
-        torch.testing.assert_close(found[place], expected[0].detach(), rtol=1e-4, atol=1e-4)
+        assert_close(found[place], expected[0].detach(), LOGITS)
 
 
 def test_clip_reads_a_text_once(clip):
