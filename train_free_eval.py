@@ -1,6 +1,6 @@
 """Command line: `python train_free_eval.py {test,predict,segment,...} --config configs/X.yaml`."""
 
-from ovss.commands import main
+from ovss.cli.main import main
 
 if __name__ == "__main__":
     main()

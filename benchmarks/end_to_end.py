@@ -28,7 +28,7 @@ from arithmetic import ceilings, costs
 from gradcam import peak_memory
 from synthetic import PRESENT, SIZES, large_blip, vlm, write_voc
 
-from ovss.manners import quieten
+from ovss.cli.console import quieten
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 PIPELINES = ("released", "ovss")

@@ -16,7 +16,7 @@ from ovss.benchmark import PhotoBatch
 from ovss.captions import Caption
 from ovss.crf import DenseCRF
 from ovss.salience import min_max
-from ovss.timing import StageTimes
+from ovss.utils.timing import StageTimes
 from ovss.vlm import BlipITM, Tokens
 
 try:

@@ -39,11 +39,11 @@ from ovss.tuning.masks import Mask, Masks, make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
 from ovss.tuning.rewards import Measure, Negative, Reward
 from ovss.tuning.sampling import UntriedSampler
-from ovss.tuning.scorers import make_scorer
 from ovss.tuning.settings import StudySettings
 from ovss.tuning.space import SearchSpace, Setting, settings_of
 from ovss.tuning.study import make_objective, make_pruner, open_storage, open_study, run_trials
 from ovss.tuning.validation import rank_correlation, score_settings
+from ovss.vlm.scoring import make_scorer
 
 MEASURES: tuple[Measure, ...] = ("margin", "points")
 REWARDS: tuple[tuple[str, Mask, Negative], ...] = (

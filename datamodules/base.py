@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.archives import Archive
 from datamodules.dataset import PhotoDataset, Split, collate
+from datamodules.download.archives import Archive
 from datamodules.masks import Labels
 from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
 from datamodules.specs import with_prompts
@@ -177,7 +177,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         """The same photos as for testing."""
         return self.test_dataloader()
 
-    # ---- what a resumed run asks (ovss.run_files.Resumable) ------------------------------------
+    # ---- what a resumed run asks (ovss.runs.folder.Resumable) ------------------------------------
 
     @property
     def photo_ids(self) -> list[str]:

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
+from datamodules.download.archives import Archive
 from datamodules.layouts import Encoding, Layout
 from datamodules.masks import table
 from datamodules.specs import class_names, palette, prompt_names, refuse_released

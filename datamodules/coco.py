@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.annotations import Annotations, drawings, read_json
-from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
+from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import Encoding, Layout, find_listed, first_listing
 from datamodules.masks import table

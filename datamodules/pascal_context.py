@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.annotations import Annotations, drawings, read_json
-from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
+from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import find_listed
 from datamodules.masks import table

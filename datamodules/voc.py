@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
+from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import find_listed
 from datamodules.masks import table

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ovss.crf import DenseCRF
 from ovss.salience import min_max
-from ovss.timing import stage
+from ovss.utils.timing import stage
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from torch import Tensor
 from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.captions import TEMPLATE
-from ovss.distributed import gather_texts
+from ovss.distributed.gather import gather_texts
 from ovss.labelling import Labeller
 from ovss.method import best_match, look
 from ovss.metrics import SegmentationScores
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, ProposalScores, Proposer, resolve
 from ovss.salience import SalienceDropout, Variant
-from ovss.timing import StageTimes
+from ovss.utils.timing import StageTimes
 from ovss.vlm import VLM
 
 log = logging.getLogger(__name__)

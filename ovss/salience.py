@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ovss.captions import Caption
-from ovss.timing import stage
+from ovss.utils.timing import stage
 from ovss.vlm.base import VLM, GradCAM, Tokens
 
 Variant = Literal["paper", "released"]

@@ -18,7 +18,12 @@ from PIL import Image
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
 from ovss.captions import TEMPLATE
 from ovss.demo import SETTINGS
-from ovss.drawing import (
+from ovss.labelling import Labeller, upsampling
+from ovss.method import look
+from ovss.preprocessing import Preprocess, read_photo
+from ovss.proposals import AllProposer
+from ovss.salience import SalienceDropout, min_max
+from ovss.visualization.overlay import (
     display_size,
     distinct_palette,
     draw_heatmap,
@@ -26,11 +31,6 @@ from ovss.drawing import (
     palette_png,
     resize_photo,
 )
-from ovss.labelling import Labeller, upsampling
-from ovss.method import look
-from ovss.preprocessing import Preprocess, read_photo
-from ovss.proposals import AllProposer
-from ovss.salience import SalienceDropout, min_max
 from ovss.vlm.base import VLM
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Segmentation:
     ) -> Image.Image:
         """The photo with every class in its colour, contours, names and a legend.
 
-        Small photos are enlarged for it; see `ovss.drawing.draw_overlay`.
+        Small photos are enlarged for it; see `ovss.visualization.overlay.draw_overlay`.
         """
         return draw_overlay(
             self.photo,

@@ -142,7 +142,7 @@ def serve():
 
 def warm_up():
     """Import everything that a run does, and fill the caches of the parser and of regular ones."""
-    from ovss.commands import main
+    from ovss.cli.main import main
     from ovss.vlm import BlipITM
 
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ovss.captions import Caption
-from ovss.commands import main
+from ovss.cli.main import main
 from ovss.salience import SalienceDropout
 
 ROOT = Path(__file__).parents[1]

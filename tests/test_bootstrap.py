@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ovss.bootstrap import margins, mean_iou, paired_bootstrap
 from ovss.metrics import scores_of
+from ovss.report.bootstrap import margins, mean_iou, paired_bootstrap
 
 CLASSES = 5
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ovss.commands import main
-from ovss.progress import Progress
+from ovss.cli.main import main
+from ovss.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,7 +182,7 @@ def test_scenes_may_be_missing_as_they_are_drawn(arguments, tmp_path, monkeypatc
 
 def test_help_and_version_need_neither_lightning_nor_torch():
     code = (
-        "import sys; from ovss.commands import main; main(['--help']); main(['--version']);"
+        "import sys; from ovss.cli.main import main; main(['--help']); main(['--version']);"
         "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

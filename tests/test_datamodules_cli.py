@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from test_datamodules import CASES
 
-from datamodules.command import main as prepare
-from ovss.commands import main
+from ovss.cli.main import main
+from ovss.cli.prepare import main as prepare
 
 # pycocotools' compiled code does not know NumPy 2's `copy` keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

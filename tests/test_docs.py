@@ -21,8 +21,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from ovss.commands import COMMANDS, QUICK, main
-from ovss.manners import ConfigurationError
+from ovss.cli.main import COMMANDS, QUICK, main
+from ovss.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -73,7 +73,7 @@ def arguments_of(words):
 
 def parse(arguments):
     """Have the parser read a command line without making anything."""
-    from ovss.cli import EvaluationCLI
+    from ovss.cli.lightning_cli import EvaluationCLI
 
     class ParseOnly(EvaluationCLI):
         def instantiate_classes(self):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss.drawing import (
+from ovss.visualization.name_placement import Box
+from ovss.visualization.overlay import (
     VOID,
     blend,
     contours,
@@ -22,7 +23,6 @@ from ovss.drawing import (
     resize_labels,
     write_names,
 )
-from ovss.placement import Box
 
 CLASSES = ("background", "cat", "dog")
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 0, 100))

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, BlipForImageTextRetrieval
 
 from ovss.benchmark import of_classes
 from ovss.captions import Caption
-from ovss.fingerprint import differences, fingerprint_of
 from ovss.method import look
 from ovss.module import PnPOVSS
+from ovss.runs.fingerprint import differences, fingerprint_of
 from ovss.salience import SalienceDropout
 from ovss.vlm import VLM, BlipITM, BridgeTowerITM
 

@@ -13,7 +13,7 @@ from ovss.callbacks import LoaderWatch
 from ovss.captions import Caption
 from ovss.labelling import Labeller
 from ovss.salience import SalienceDropout
-from ovss.timing import StageTimes, stage
+from ovss.utils.timing import StageTimes, stage
 from ovss.vlm import BlipITM, attention
 from ovss.vlm.attention import FusedBlipAttention
 from ovss.vlm.linear import OneDNNLinear, use_onednn
@@ -247,7 +247,7 @@ def test_a_starved_model_is_told(monkeypatch, caplog, wait, warned):
 
 def test_stages_nest_and_cost_nothing_where_nobody_listens(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("ovss.timing.time", clock)
+    monkeypatch.setattr("ovss.utils.timing.time", clock)
     times = StageTimes()
 
     def work():

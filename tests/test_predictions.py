@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from datamodules import Scenes
 from ovss.callbacks import CocoWriter, OverlayWriter, ReportWriter, ResultsWriter, RunFolder
-from ovss.callbacks.predictions import overlay_of
+from ovss.callbacks.overlays import overlay_of
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.salience import SalienceDropout

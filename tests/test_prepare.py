@@ -25,9 +25,9 @@ from datamodules import (
     PascalContext,
     Scenes,
 )
-from datamodules.download import DownloadError, download
-from datamodules.extract import extract
-from datamodules.prepare import prepare
+from datamodules.download.extract import extract
+from datamodules.download.http import DownloadError, download
+from datamodules.download.prepare import prepare
 
 # pycocotools' compiled code does not know NumPy 2's `copy` keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

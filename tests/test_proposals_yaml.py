@@ -13,7 +13,7 @@ import tiny_bridgetower
 import yaml
 from test_proposals_models import two_towers
 
-from ovss.commands import main
+from ovss.cli.main import main
 from ovss.proposals import resolve
 
 ROOT = Path(__file__).parents[1]

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from ovss.benchmark import Benchmark
-from ovss.bootstrap import paired_bootstrap
-from ovss.commands import main
-from ovss.drawing import palette_png
+from ovss.cli.main import main
 from ovss.report import headline, percent
+from ovss.report.bootstrap import paired_bootstrap
 from ovss.report.compare import _page, compare_rows, settings_that_differ
 from ovss.report.page import bars, data_uri, matrix, page, section, table
-from ovss.report.runs import PhotoRecord, read_run
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
+from ovss.runs.run import PhotoRecord, read_run
+from ovss.visualization.overlay import palette_png
 
 CLASSES = ("background", "cat", "<b>dog</b> & \"co\"")  # fmt: skip
 PALETTE = ((0, 0, 0), (200, 60, 0), (0, 90, 200))

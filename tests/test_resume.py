@@ -20,12 +20,12 @@ import datamodules.dataset
 from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.distributed.signals import REQUEUE
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo
-from ovss.run_files import LabelMap, RunFiles
+from ovss.runs.folder import LabelMap, RunFiles
 from ovss.salience import SalienceDropout
-from ovss.signals import REQUEUE
 
 ROOT = Path(__file__).parents[1]
 FAST = {

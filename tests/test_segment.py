@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss.commands import main
-from ovss.drawing import display_size, distinct_palette
+from ovss.cli.main import main
+from ovss.cli.segment import find_photos, output_names, read_classes
 from ovss.labelling import Labeller
 from ovss.salience import SalienceDropout
-from ovss.segment_files import find_photos, output_names, read_classes
 from ovss.segmentation import Segmentation, own_classes, segment
+from ovss.visualization.overlay import display_size, distinct_palette
 
 
 @pytest.fixture(scope="module")

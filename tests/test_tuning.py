@@ -22,11 +22,11 @@ from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
 from ovss.tuning.rewards import Points, Reward, point
-from ovss.tuning.scorers import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
 from ovss.vlm.base import ImageStatistics
+from ovss.vlm.scoring import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
 
 pytestmark = pytest.mark.numerical
 

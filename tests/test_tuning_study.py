@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from datamodules import Scenes
 from datamodules.dataset import PhotoDataset
-from ovss.commands import main
+from ovss.cli.main import main
 from ovss.preprocessing import InputSpec
 from ovss.tuning.photos import WithoutMasks, gather_photos
 from ovss.tuning.plots import as_complete
@@ -442,7 +442,7 @@ def test_batches_have_no_masks_before_the_search_sees_them(scenes_root):
 
 
 def test_the_demo_tunes_on_photos_that_are_not_scored(tmp_path):
-    from ovss.tuning.lightning import tune_with_trainer
+    from ovss.cli.tune import tune_with_trainer
     from ovss.tuning.space import SearchSpace
 
     class Stop(Exception):
@@ -462,7 +462,7 @@ def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["tune", f"--config={ROOT / 'ovss' / 'demo' / 'model.yaml'}", *arguments[3:]])
     assert "configs/*.yaml" in capsys.readouterr().err
-    monkeypatch.setattr("ovss.tuning.lightning.find_spec", lambda name: None)
+    monkeypatch.setattr("ovss.cli.tune.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["tune", *arguments])
     assert "pip install -e '.[tune]'" in capsys.readouterr().err
@@ -471,7 +471,7 @@ def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_signals_keep_what_was_done(arguments, tmp_path, number, code):
-    command = [sys.executable, "-c", "from ovss.commands import main; main()", "tune", *arguments]
+    command = [sys.executable, "-c", "from ovss.cli.main import main; main()", "tune", *arguments]
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     database = tmp_path / "run" / "tune" / "study.db"
     deadline = time.monotonic() + 120

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from ovss.bootstrap import paired_bootstrap
-from ovss.commands import main as train_free_eval
+from ovss.cli.main import main as train_free_eval
+from ovss.report.bootstrap import paired_bootstrap
 from ovss.segmentation import Segmentation
 
 ROWS: dict[str, tuple[str, list[str]]] = {

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from ovss.benchmark import PhotoBatch
 from ovss.callbacks.run_folder import done_before
-from ovss.progress import Progress
+from ovss.utils.progress import Progress
 
 
 class PhotoProgress(ProgressBar):

@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.callbacks.run_folder import run_folder
-from ovss.report.runs import read_run
 from ovss.report.single import write_report
+from ovss.runs.run import read_run
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ovss.callbacks.run_folder import done_before, run_folder
-from ovss.files import write_atomically
 from ovss.report import headline, per_class_table, scores_as_data, write_scores
-from ovss.words import counted
+from ovss.utils.files import write_atomically
+from ovss.utils.text import counted
 
 
 class ResultsWriter(Callback):

@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.benchmark import PhotoBatch, Unreadable
-from ovss.callbacks.launcher import children_of, quiet_code, was_launched
-from ovss.distributed import tell_all
-from ovss.fingerprint import fingerprint_of
+from ovss.distributed.gather import tell_all
+from ovss.distributed.launcher import children_of, quiet_code, was_launched
+from ovss.distributed.signals import REQUEUE, Requeue, Watch, stop
 from ovss.module import PnPOVSS, Prediction
 from ovss.proposals import CachedProposer, Proposal
-from ovss.run_files import LabelMap, Resumable, RunFiles, photo_line
-from ovss.signals import REQUEUE, Requeue, Watch, stop
+from ovss.runs.fingerprint import fingerprint_of
+from ovss.runs.folder import LabelMap, Resumable, RunFiles, photo_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RunFolder(Callback):
     In the folder: `run.json` (which configuration the results are of), `labels/<id>.png`, and at
     the end `photos.jsonl`. SIGTERM and SIGUSR1 end the run after the batch in hand with exit code
     75. What costly proposers answer is kept in `proposals/` beside the folder, for all runs there.
-    Nothing is skipped with a data module that is not `ovss.run_files.Resumable`.
+    Nothing is skipped with a data module that is not `ovss.runs.folder.Resumable`.
 
     Args:
         folder: where; default: the trainer's log folder. All processes must see the same folder.

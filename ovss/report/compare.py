@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ovss.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
-from ovss.files import write_atomically
 from ovss.preprocessing import InputSpec
+from ovss.report.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import bars, note, page, section, table, text
-from ovss.report.runs import PhotoRecord, Run, counts_of, read_run
-from ovss.report.scores import percent
-from ovss.words import counted
+from ovss.report.tables import percent
+from ovss.runs.run import PhotoRecord, Run, counts_of, read_run
+from ovss.utils.files import write_atomically
+from ovss.utils.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from ovss.benchmark import Benchmark
-from ovss.drawing import draw_overlay
 from ovss.report.page import figure
-from ovss.report.runs import PhotoRecord
+from ovss.runs.run import PhotoRecord
+from ovss.visualization.overlay import draw_overlay
 
 _SEARCHED = 50
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ovss.benchmark import Benchmark
-from ovss.files import write_atomically
 from ovss.report.environment import command, environment
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import bars, facts, matrix, note, page, section, table, text
-from ovss.report.runs import Run
-from ovss.report.scores import percent, seen
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
-from ovss.words import counted
+from ovss.report.tables import percent, seen
+from ovss.runs.run import Run
+from ovss.utils.files import write_atomically
+from ovss.utils.text import counted
 
 _SHOWN_IN_MATRIX = 21
 _STAGES = {

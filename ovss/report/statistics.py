@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovss.report.runs import PhotoRecord
+from ovss.runs.run import PhotoRecord
 
 
 class Confusion(NamedTuple):

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ovss.fingerprint import as_plain, differences, fingerprint_of
+from ovss.runs.fingerprint import as_plain, differences, fingerprint_of
 from ovss.tuning.photos import TuningPhotos
-from ovss.tuning.scorers import Scorer
 from ovss.tuning.settings import RewardSettings, StudySettings
+from ovss.vlm.scoring import Scorer
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovss.progress import Progress
+from ovss.utils.progress import Progress
 
 
 class TrialProgress(Progress):

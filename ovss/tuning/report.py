@@ -13,12 +13,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from ovss.files import write_atomically
 from ovss.report import percent
 from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import setting_of
 from ovss.tuning.space import Setting
 from ovss.tuning.study import DONE
+from ovss.utils.files import write_atomically
 
 
 def write_best(path: Path, setting: Setting, facts: Mapping[str, Any], reward: float) -> None:

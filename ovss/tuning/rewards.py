@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ovss.tuning.photos import TuningPhotos
-from ovss.tuning.scorers import Scorer
+from ovss.vlm.scoring import Scorer
 
 Negative = Literal["black", "complement"]
 """What a masked photo must beat: a black photo (the paper's), or what the mask left out."""

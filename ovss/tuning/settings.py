@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ovss.tuning.scorers import CLIP_MODEL
+from ovss.vlm.scoring import CLIP_MODEL
 
 
 @dataclass(frozen=True)

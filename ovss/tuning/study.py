@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from ovss.signals import REQUEUE, Requeue, stop
+from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.tuning.facts import difference
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Masks

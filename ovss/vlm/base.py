@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
-from ovss.timing import stage
+from ovss.utils.timing import stage
 from ovss.vlm.hooks import visible_tokens
 
 

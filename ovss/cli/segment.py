@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ovss.files import write_atomically
-from ovss.manners import ConfigurationError
-from ovss.progress import Progress
 from ovss.segmentation import (
     Segmentation,
     as_pixels,
@@ -24,7 +21,10 @@ from ovss.segmentation import (
     say_vocabulary,
     segment_with,
 )
-from ovss.words import counted
+from ovss.utils.errors import ConfigurationError
+from ovss.utils.files import write_atomically
+from ovss.utils.progress import Progress
+from ovss.utils.text import counted
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
@@ -43,7 +43,7 @@ def segment_files(
     background: bool = True,
     heatmaps: bool = False,
 ) -> None:
-    """Segment photos and write what was found; see `ovss.cli.EvaluationTrainer.segment`.
+    """Segment photos and write what was found: the command `segment`.
 
     A photo that cannot be read does not stop the others.
 

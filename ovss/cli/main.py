@@ -47,7 +47,7 @@ COMMANDS = {
     "configs": "list the shipped configurations",
     "completion": "print a completion script for bash, zsh or tcsh",
 }
-"""Each command with what it does; `ovss.cli` runs those that are not in `QUICK`."""
+"""Each command with what it does; `ovss.cli.lightning_cli` runs those that are not in `QUICK`."""
 
 
 def compare(args: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ def configs(args: Sequence[str]) -> None:
     argparse.ArgumentParser(
         "train_free_eval.py configs", description="List the shipped configurations."
     ).parse_args(args)
-    home = Path(__file__).parents[1]
+    home = Path(__file__).parents[2]
     files = sorted((home / "configs").rglob("*.yaml"), key=lambda f: (len(f.parts), f))
     lines = []
     for file in files:
@@ -89,8 +89,8 @@ def configs(args: Sequence[str]) -> None:
 
 
 def prepare(args: Sequence[str]) -> None:
-    """`prepare --config YAML`: see `datamodules.command`."""
-    from datamodules.command import main as prepare_data
+    """`prepare --config YAML`: see `ovss.cli.prepare`."""
+    from ovss.cli.prepare import main as prepare_data
 
     prepare_data(args)
 
@@ -118,12 +118,12 @@ def main(args: Sequence[str] | None = None) -> None:
     elif args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
     elif (command := next((arg for arg in args if arg[0:1] != "-"), "")) in QUICK:
-        from ovss.manners import manners
+        from ovss.cli.console import manners
 
         with manners(args) as rest:
             rest.remove(command)
             QUICK[command](rest)
     else:
-        from ovss.cli import run
+        from ovss.cli.lightning_cli import run
 
         run(args)

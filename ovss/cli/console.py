@@ -10,33 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ovss.signals import REQUEUE, stop
+from ovss.distributed.signals import REQUEUE, stop
+from ovss.utils.errors import ConfigurationError
 
 LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
 """The flags that say how much to say; without one, notes and warnings."""
-
-
-class ConfigurationError(ValueError):
-    """A mistake in the command line or the configuration: the program ends with exit code 2."""
-
-
-@contextmanager
-def configuration_at_fault() -> Iterator[None]:
-    """Take what is refused while things are built from the configuration for a mistake in it.
-
-    Raises:
-        ConfigurationError: in place of a `ValueError`.
-        OSError: a file is missing or cannot be read.
-    """
-    try:
-        yield
-    except ValueError as error:
-        # Where a setting may be one of several types jsonargparse lists them all; what the class
-        # that was meant said is the cause.
-        reason = error.__cause__ if str(error).startswith("Does not validate") else error
-        if isinstance(reason, OSError):
-            raise reason from None
-        raise ConfigurationError(str(reason or error)) from error
 
 
 class StderrHandler(logging.StreamHandler):

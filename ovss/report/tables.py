@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from ovss.benchmark import Benchmark
-from ovss.files import write_atomically
-from ovss.words import counted
+from ovss.utils.files import write_atomically
+from ovss.utils.text import counted
 
 
 def scores_as_data(

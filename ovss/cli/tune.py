@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import LightningDataModule, Trainer
 
 from ovss.callbacks.run_folder import run_folder
-from ovss.manners import ConfigurationError
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace
+from ovss.utils.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
@@ -38,13 +38,13 @@ def tune_with_trainer(
             of the study's name.
         module: from the configuration.
         datamodule: from the configuration.
-        space: see `ovss.tuning.command.tune`, as for what follows.
+        space: see `ovss.tuning.tune.tune`, as for what follows.
         reward: how a setting is judged.
         study: how to search.
         validate: whether to score the trials afterwards.
 
     Raises:
-        ValueError: no data, a package is missing, or see `ovss.tuning.command.tune`.
+        ValueError: no data, a package is missing, or see `ovss.tuning.tune.tune`.
     """
     missing = [name for name in ("optuna", "matplotlib") if find_spec(name) is None]
     if missing:
@@ -57,7 +57,7 @@ def tune_with_trainer(
             "Expected `data` in the configuration of `tune`, but got none; give one of "
             "configs/*.yaml with --config."
         )
-    from ovss.tuning.command import tune
+    from ovss.tuning.tune import tune
 
     split = use_tuning_split(datamodule)
     if split is not None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ovss.placement import Box, find_place, regions_to_name
+from ovss.visualization.name_placement import Box, find_place, regions_to_name
 
 RGB = tuple[int, int, int]
 WHITE: RGB = (255, 255, 255)

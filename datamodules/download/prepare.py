@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-from datamodules.archives import Archive
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import PhotoDataset
-from datamodules.download import DownloadError, download, verify
+from datamodules.download.archives import Archive
+from datamodules.download.extract import extract
+from datamodules.download.http import DownloadError, download, verify
 from datamodules.errors import DatasetNotFoundError
-from datamodules.extract import extract
 
 log = logging.getLogger(__name__)
 

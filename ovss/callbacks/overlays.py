@@ -19,10 +19,10 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.callbacks.run_folder import run_folder
-from ovss.drawing import draw_overlay
-from ovss.files import write_atomically
 from ovss.report.gallery import read_labels
-from ovss.report.runs import read_photos
+from ovss.runs.run import read_photos
+from ovss.utils.files import write_atomically
+from ovss.visualization.overlay import draw_overlay
 
 
 class OverlayWriter(BasePredictionWriter):
@@ -175,7 +175,7 @@ class CocoWriter(Callback):
 
 
 def overlay_of(photo: np.ndarray, labels: np.ndarray, benchmark: Benchmark) -> Image.Image:
-    """An overlay in a benchmark's colours; see `ovss.drawing.draw_overlay`."""
+    """An overlay in a benchmark's colours; see `ovss.visualization.overlay.draw_overlay`."""
     return draw_overlay(photo, labels, benchmark.classes, benchmark.palette, benchmark.background)
 
 

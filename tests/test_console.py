@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ovss import progress
-from ovss.commands import COMMANDS, QUICK, main
-from ovss.manners import ConfigurationError, configuration_at_fault, manners
-from ovss.progress import Progress
+from ovss.cli.console import manners
+from ovss.cli.main import COMMANDS, QUICK, main
+from ovss.utils import progress
+from ovss.utils.errors import ConfigurationError, configuration_at_fault
+from ovss.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,7 +69,7 @@ def test_notes_go_to_standard_error_once(capsys):
 
 def test_quick_answers_import_no_lightning():
     code = (
-        "import sys; from ovss.commands import main\n"
+        "import sys; from ovss.cli.main import main\n"
         "main(sys.argv[1:])\n"
         "assert not {'lightning', 'transformers'} & set(sys.modules)"
     )

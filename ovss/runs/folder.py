@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from ovss.files import write_atomically
-from ovss.fingerprint import differences, digest_of
-from ovss.words import counted
+from ovss.runs.fingerprint import differences, digest_of
+from ovss.utils.files import write_atomically
+from ovss.utils.text import counted
 
 try:
     import fcntl

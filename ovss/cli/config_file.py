@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ovss.manners import ConfigurationError
+from ovss.utils.errors import ConfigurationError
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from datamodules.archives import Selection
-from datamodules.download import DownloadError
+from datamodules.download.archives import Selection
+from datamodules.download.http import DownloadError
 
 
 class Member(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ovss.benchmark import Protocol
-from ovss.bootstrap import margins, mean_iou
+from ovss.report.bootstrap import margins, mean_iou
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from optuna.trial import Trial
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from ovss.manners import configuration_at_fault
-from ovss.progress import Progress
+from ovss.distributed.signals import stop
 from ovss.report import percent
-from ovss.signals import stop
 from ovss.tuning.facts import describe
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
@@ -26,7 +24,6 @@ from ovss.tuning.progress import TrialProgress
 from ovss.tuning.report import best_table, write_best, write_trials
 from ovss.tuning.rewards import Reward
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
-from ovss.tuning.scorers import make_scorer
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting
 from ovss.tuning.study import (
@@ -40,7 +37,10 @@ from ovss.tuning.study import (
     run_trials,
 )
 from ovss.tuning.validation import rank_correlation, score_settings
-from ovss.words import counted
+from ovss.utils.errors import configuration_at_fault
+from ovss.utils.progress import Progress
+from ovss.utils.text import counted
+from ovss.vlm.scoring import make_scorer
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS

@@ -11,9 +11,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from datamodules.base import BenchmarkDataModule
-from datamodules.prepare import prepare
-from ovss.config_file import read_config
-from ovss.manners import ConfigurationError, configuration_at_fault
+from datamodules.download.prepare import prepare
+from ovss.cli.config_file import read_config
+from ovss.utils.errors import ConfigurationError, configuration_at_fault
 
 
 def main(args: Sequence[str]) -> None:

@@ -29,13 +29,14 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
-from ovss.commands import COMMANDS
-from ovss.config_file import has, read_config
+from ovss.cli.config_file import has, read_config
+from ovss.cli.console import manners, quieten
+from ovss.cli.main import COMMANDS
+from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS
-from ovss.manners import ConfigurationError, configuration_at_fault, manners, quieten
 from ovss.module import PnPOVSS
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
-from ovss.tuning.lightning import tune_with_trainer, use_tuning_split
+from ovss.utils.errors import ConfigurationError, configuration_at_fault
 
 _TRAINING = {
     "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
@@ -73,7 +74,7 @@ class EvaluationTrainer(Trainer):
             heatmaps: also write what was found in each round of Salience DropOut, for each class.
             datamodule: not used.
         """
-        from ovss.segment_files import segment_files
+        from ovss.cli.segment import segment_files
 
         segment_files(model, photos, classes, output, background, heatmaps)
 
@@ -257,7 +258,7 @@ class EvaluationCLI(LightningCLI):
 
 
 def run(args: Sequence[str]) -> None:
-    """Run a command; see `ovss.manners.manners` for how it speaks.
+    """Run a command; see `ovss.cli.console.manners` for how it speaks.
 
     Args:
         args: the command line, without the program's name.
