@@ -18,7 +18,7 @@ from rich.text import Text
 from ovss.preprocessing import InputSpec
 from ovss.report.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
-from ovss.report.page import bars, note, page, section, table, text
+from ovss.report.page import TEMPLATES
 from ovss.report.tables import percent
 from ovss.runs.run import PhotoRecord, Run, counts_of, read_run
 from ovss.utils.files import write_atomically
@@ -191,75 +191,46 @@ def _rich_table(rows: Sequence[Row]) -> Table:
 
 
 def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
-    first, last = rows[0], rows[-1]
-    scores = first.run.scores
-    title = f"{len(rows)} runs on {scores['benchmark']}"
     differing = settings_that_differ([row.run for row in rows])
-    photos = counted(len(first.run.photos), "photo")
-    verdict = [
-        f"{row.title} is {abs(100 * row.gain.difference):.1f} points "
-        f"{'better' if row.gain.difference > 0 else 'worse'} than {first.title}"
-        + ("." if row.gain.low > 0 or row.gain.high < 0 else ", within what chance explains.")
-        for row in rows[1:]
-        if row.gain is not None
-    ]
-    return page(
-        title,
-        [
-            f"<h1>{text(title)}</h1>",
-            f"<p>{text(' '.join(verdict))}</p>",
-            note(f"Protocol {scores['protocol']}, {photos}, in percent."),
-            table(_header(differing), [_cells(row, differing) for row in rows], numbers=3),
-            note(
-                "Intervals: paired bootstrap over photos, "
-                f"{resamples:,} resamples; one that leaves out 0 is no accident of these photos."
-            ),
-            section("Classes", _classes(rows)),
-            section(f"Where {last.title} and {first.title} differ most", _photos(rows, dataset)),
-        ],
+    return TEMPLATES.get_template("compare.html").render(
+        rows=rows,
+        header=_header(differing),
+        cells=[_cells(row, differing) for row in rows],
+        resamples=resamples,
+        **_classes(rows),
+        **_photos(rows, dataset),
     )
 
 
-def _classes(rows: Sequence[Row]) -> str:
-    first, last = rows[0], rows[-1]
-    names = first.run.classes
+def _classes(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Bars of each class's `changes` from the first run to the last, and a table of all `iou`."""
+    names = rows[0].run.classes
     labels = [k for k in range(len(names)) if any(not np.isnan(row.iou[k]) for row in rows)]
     # A class that one run found nowhere and nothing of is there in no photo: it counts as 0.
-    change = np.nan_to_num(last.iou) - np.nan_to_num(first.iou)
-    labels.sort(key=lambda k: -change[k])
+    change = np.nan_to_num(rows[-1].iou) - np.nan_to_num(rows[0].iou)
     largest = max((abs(change[k]) for k in labels), default=0) or 1.0
-    return (
-        note(f"IoU of {last.title} minus {first.title}, in points.")
-        + bars(
-            [(names[k], change[k] / largest, f"{100 * change[k]:+.1f}") for k in labels],
-            columns=len(labels) > 12,
-        )
-        + "<h3>IoU</h3>"
-        + table(
-            ["class", *(row.title for row in rows)],
-            [
-                [names[k]] + [percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows]
-                for k in sorted(labels)
-            ],
-            numbers=len(rows),
-        )
-    )
+    bars = [(names[k], change[k] / largest, f"{100 * change[k]:+.1f}") for k in labels]
+    iou = [
+        [names[k], *(percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows)]
+        for k in labels
+    ]
+    return {"changes": sorted(bars, key=lambda bar: -bar[1]), "iou": iou}
 
 
-def _photos(rows: Sequence[Row], dataset: Photos | None) -> str:
+def _photos(rows: Sequence[Row], dataset: Photos | None) -> dict[str, list[Any]]:
+    """The `photos` that differ most between the first run and the last, and their `figures`."""
     first, last = rows[0].run, rows[-1].run
     change = last.photo_scores - first.photo_scores
     order = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_SHOWN_PHOTOS]
-    shown, listed = [], []
+    photos, figures = [], []
     for index in order:
         photo = first.photos[index]
         before, after = (percent(float(run.photo_scores[index])) for run in (first, last))
         written = f"{100 * change[index]:+.1f}"
-        listed.append((photo.id, before, after, written))
+        photos.append((photo.id, before, after, written))
         if dataset is not None:
             files = [(row.title, row.run.label_map(photo.id)) for row in rows]
             caption = f"{photo.id}: mIoU {before} to {after} ({written})"
-            shown.append(show_photo(dataset, photo, files, caption))
-    if any(shown):
-        return f'<div class="photos">{"".join(shown)}</div>'
-    return table(("photo", rows[0].title, rows[-1].title, "difference"), listed, numbers=3)
+            if figure := show_photo(dataset, photo, files, caption):
+                figures.append(figure)
+    return {"photos": photos, "figures": figures}
