@@ -46,28 +46,28 @@ class OverlayWriter(BasePredictionWriter):
         self.photos = tuple(photos)
         self.seed = seed
         self.logged = logged
-        self._wanted: set[str] = set()
-        self._shown: set[str] = set()
+        self._to_write: set[str] = set()
+        self._to_log: set[str] = set()
         self._folder = Path()
 
-    def _start(self, trainer: Trainer) -> None:
+    def _choose_photos(self, trainer: Trainer) -> None:
         self._folder = run_folder(trainer) / "overlays"
         names: list[str] = getattr(getattr(trainer, "datamodule", None), "photo_ids", [])
-        self._wanted, self._shown = set(self.photos), set()
+        self._to_write, self._to_log = set(self.photos), set()
         if trainer.loggers:
-            self._shown = set(names[: self.logged])
+            self._to_log = set(names[: self.logged])
         if not (self.first or self.random or self.photos):
             return
-        missing = sorted(self._wanted.difference(names))
+        missing = sorted(self._to_write.difference(names))
         if not names or missing:
             raise ValueError(
                 "Expected `photos` to be names in the data set, but got "
                 f"{missing or 'a data module without `photo_ids`'}; its names are such as "
                 f"{names[:3]}."
             )
-        self._wanted.update(names[: self.first])
+        self._to_write.update(names[: self.first])
         draw = random.Random(self.seed)
-        self._wanted.update(draw.sample(names, min(self.random, len(names))))
+        self._to_write.update(draw.sample(names, min(self.random, len(names))))
 
     def write_on_batch_end(
         self,
@@ -82,38 +82,39 @@ class OverlayWriter(BasePredictionWriter):
         """Draw the photos of a batch that are wanted."""
         module: Any = pl_module
         for one, photo in zip(prediction, batch.photos, strict=True):
-            if one.id in self._wanted or one.id in self._shown:
+            if one.id in self._to_write or one.id in self._to_log:
                 pixels = photo.cpu().numpy().transpose(1, 2, 0)
                 overlay = overlay_of(pixels, one.labels.cpu().numpy(), module.benchmark)
-                self._keep(trainer, one.id, overlay)
+                self._write_and_log(trainer, one.id, overlay)
 
-    def _keep(self, trainer: Trainer, photo_id: str, overlay: Image.Image) -> None:
-        if photo_id in self._wanted:
+    def _write_and_log(self, trainer: Trainer, photo_id: str, overlay: Image.Image) -> None:
+        if photo_id in self._to_write:
             write_png(self._folder / f"{photo_id}.png", overlay)
-        if photo_id in self._shown:
+        if photo_id in self._to_log:
             show_to_loggers(trainer, f"overlays/{photo_id}", overlay)
 
-    def _finish(self, trainer: Trainer, module: Any) -> None:
+    def _draw_finished(self, trainer: Trainer, module: Any) -> None:
         """Draw the photos that an earlier part of the run finished."""
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-        if not trainer.is_global_zero or dataset is None or not self._wanted:
+        if not trainer.is_global_zero or dataset is None or not self._to_write:
             return
         for index, name in enumerate(trainer.datamodule.photo_ids):  # type: ignore[attr-defined]
             labels = self._folder.parent / "labels" / f"{name}.png"
             done = (self._folder / f"{name}.png").exists()
-            if name in self._wanted and not done and labels.exists():
+            if name in self._to_write and not done and labels.exists():
                 photo = dataset[index]["photo"].numpy().transpose(1, 2, 0)
-                self._keep(trainer, name, overlay_of(photo, read_labels(labels), module.benchmark))
+                overlay = overlay_of(photo, read_labels(labels), module.benchmark)
+                self._write_and_log(trainer, name, overlay)
 
     # Lightning's hooks; those of predicting call `write_on_batch_end`.
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos."""
-        self._start(trainer)
+        self._choose_photos(trainer)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos."""
-        self._start(trainer)
+        self._choose_photos(trainer)
 
     def on_test_batch_end(
         self,
@@ -129,11 +130,11 @@ class OverlayWriter(BasePredictionWriter):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what an earlier part of the run finished."""
-        self._finish(trainer, pl_module)
+        self._draw_finished(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what an earlier part of the run finished."""
-        self._finish(trainer, pl_module)
+        self._draw_finished(trainer, pl_module)
 
 
 def overlay_of(photo: np.ndarray, labels: np.ndarray, benchmark: Benchmark) -> Image.Image:

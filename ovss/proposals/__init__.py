@@ -6,7 +6,7 @@ from ovss.proposals.choices import resolve
 from ovss.proposals.clip import ClipProposer
 from ovss.proposals.file import FileProposer
 from ovss.proposals.matching import ContrastiveProposer, MatchProposer
-from ovss.proposals.scores import ProposalScores
+from ovss.proposals.metrics import ProposalScores
 
 __all__ = [
     "AllProposer",
