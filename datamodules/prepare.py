@@ -74,7 +74,7 @@ def prepare(
 
     Raises:
         DatasetNotFoundError: the data is not there, and has to be got by hand.
-        DownloadError: see `download.download` and `extract.extract`.
+        DownloadError: see `http.download` and `extract.extract`.
         ValueError: photos or masks that cannot be used; the first five are listed.
     """
     console = console or Console(stderr=True)
