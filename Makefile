@@ -33,10 +33,11 @@ test: $(STAMP)  ## the default tests
 test-cpus: $(STAMP)  ## the default tests as on other CPUs; TESTS="-m 'numerical and ...'" for some
 	$(BIN)/python tools/instruction_sets.py test -n $${PYTEST_WORKERS:-2} $(TESTS)
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy and what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from datamodules import Scenes
-from datamodules.drawing import write_benchmark
+from datamodules.scene_generator import write_scenes
 from ovss.callbacks import ResultsWriter, RunFolder
 from ovss.module import PnPOVSS
 from ovss.segmentation import demo_settings
@@ -73,7 +73,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as work:
-        write_benchmark(Path(work) / "scenes", dev=2, val=options.photos, workers=options.threads)
+        write_scenes(Path(work) / "scenes", dev=2, val=options.photos, workers=options.threads)
         memory, folder = Memory(), TimedRunFolder()
         trainer = Trainer(
             logger=False,

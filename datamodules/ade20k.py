@@ -10,7 +10,7 @@ from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
 from datamodules.download.archives import Archive
 from datamodules.layouts import Encoding, Layout
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import check_choice, class_names, palette, prompt_names
 from ovss.benchmark import Benchmark, Protocol
 
@@ -22,8 +22,8 @@ ADEChallengeData2016/
 
 # Mask values: 0 other, 1..150 the classes.
 LABELS = {
-    "standard": table({0: 255, **{i: i - 1 for i in range(1, 151)}, 255: 255}),
-    "released": table({**{i: i for i in range(151)}, 255: 255}),
+    "standard": label_table({0: 255, **{i: i - 1 for i in range(1, 151)}, 255: 255}),
+    "released": label_table({**{i: i for i in range(151)}, 255: 255}),
 }
 
 
@@ -75,7 +75,7 @@ class ADE20K(BenchmarkDataModule):
         super().__init__(root, benchmark(protocol), **kwargs)
         self.layout = Layout(
             tree=TREE,
-            homes=("ADEChallengeData2016", ".", "ade/ADEChallengeData2016"),
+            base_folders=("ADEChallengeData2016", ".", "ade/ADEChallengeData2016"),
             photos=("images/validation",),
             suffix=".jpg",
             encodings=(Encoding(("annotations/validation",), ".png", LABELS[protocol]),),

@@ -25,7 +25,7 @@ class Region(NamedTuple):
     outline: Any
 
 
-class Drawing(NamedTuple):
+class AnnotatedPhoto(NamedTuple):
     """A photo's size and regions."""
 
     id: str
@@ -41,19 +41,19 @@ class Annotations:
     which each of them would copy.
 
     Args:
-        drawings: photos and their regions.
+        photos: photos and their regions.
         wins: which region a pixel belongs to that several cover: the `first` or the `last`.
     """
 
-    def __init__(self, drawings: Iterable[Drawing], wins: Literal["first", "last"]) -> None:
+    def __init__(self, photos: Iterable[AnnotatedPhoto], wins: Literal["first", "last"]) -> None:
         rows: dict[str, int] = {}
         sizes, ends, labels, lengths = [], [0], [], [0]
         codes = bytearray()
-        for row, drawing in enumerate(drawings):
-            rows[drawing.id] = row
-            sizes.append((drawing.height, drawing.width))
-            for region in drawing.regions:
-                codes += encode(region.outline, drawing.height, drawing.width)
+        for row, photo in enumerate(photos):
+            rows[photo.id] = row
+            sizes.append((photo.height, photo.width))
+            for region in photo.regions:
+                codes += encode(region.outline, photo.height, photo.width)
                 labels.append(region.label)
                 lengths.append(len(codes))
             ends.append(len(labels))
@@ -111,14 +111,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def drawings(
+def annotated_photos(
     path: Path,
     content: Mapping[str, Any],
     images: Sequence[Mapping[str, Any]],
     labels: Mapping[int, int],
     image_key: str = "id",
     annotations_key: str = "annotations",
-) -> list[Drawing]:
+) -> list[AnnotatedPhoto]:
     """Photos with their regions, in the order of `images`.
 
     Args:
@@ -145,7 +145,7 @@ def drawings(
                     )
                 own.append(Region(label, annotation["segmentation"]))
         return [
-            Drawing(
+            AnnotatedPhoto(
                 Path(image["file_name"]).stem,
                 int(image["height"]),
                 int(image["width"]),

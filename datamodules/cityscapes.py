@@ -10,7 +10,7 @@ from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
 from datamodules.download.archives import Archive
 from datamodules.layouts import Encoding, Layout
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import class_names, palette, prompt_names, refuse_released
 from ovss.benchmark import Benchmark, Protocol
 
@@ -22,13 +22,13 @@ gtFine/val/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png
 EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The `labelIds` of the 19 classes in order (cityscapesscripts/helpers/labels.py)."""
 
-LABEL_IDS = table(
+LABEL_IDS = label_table(
     {
         **dict.fromkeys((*range(34), 255), 255),
         **{label_id: label for label, label_id in enumerate(EVALUATED)},
     }
 )
-TRAIN_IDS = table({**{i: i for i in range(19)}, 255: 255})
+TRAIN_IDS = label_table({**{i: i for i in range(19)}, 255: 255})
 
 
 @cache
@@ -70,7 +70,7 @@ class Cityscapes(BenchmarkDataModule):
     )
     layout = Layout(
         tree=TREE,
-        homes=(".", "cityscapes"),
+        base_folders=(".", "cityscapes"),
         photos=("leftImg8bit/val",),
         suffix="_leftImg8bit.png",
         encodings=(

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.annotations import Annotations, drawings, read_json
+from datamodules.annotations import Annotations, annotated_photos, read_json
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
 from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import Encoding, Layout, find_listed, first_listing
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import check_choice, class_names, label_map, palette, prompt_names
 from ovss.benchmark import Benchmark, Protocol
 
@@ -28,7 +28,7 @@ INSTANCES_TREE = """
 images/val2017/<id>.jpg                 or val2017/<id>.jpg
 annotations/instances_val2017.json
 """
-HOMES = ("coco", ".", "coco_stuff164k", "coco_object")
+BASE_FOLDERS = ("coco", ".", "coco_stuff164k", "coco_object")
 PHOTOS = ("images/val2017", "val2017")
 MASKS = (
     "annotations/val2017",
@@ -187,17 +187,19 @@ class COCOObject(BenchmarkDataModule):
         name = self.benchmark.title
         if self.source == "instances":
             return self._find_instances(name)
+        object_labels = {i: i for i in range(81)}
         train_ids = {i: i + 1 if i < 80 else 0 for i in range(171)}
         encodings = (
-            Encoding(MASKS, ".png", table(label_map("coco_object_pixel_to_trainid"))),
-            Encoding(MASKS, "_instanceTrainIds.png", table({**{i: i for i in range(81)}, 255: 0})),
-            Encoding(MASKS, "_labelTrainIds.png", table({**train_ids, 255: 0})),
+            Encoding(MASKS, ".png", label_table(label_map("coco_object_pixel_to_trainid"))),
+            Encoding(MASKS, "_instanceTrainIds.png", label_table({**object_labels, 255: 0})),
+            Encoding(MASKS, "_labelTrainIds.png", label_table({**train_ids, 255: 0})),
         )
         tree = TREE.format(converted="instanceTrainIds")
-        return Layout(tree, HOMES, PHOTOS, ".jpg", encodings).find(name, self.root, self.remedy)
+        layout = Layout(tree, BASE_FOLDERS, PHOTOS, ".jpg", encodings)
+        return layout.find(name, self.root, self.remedy)
 
     def _find_instances(self, name: str) -> Split:
-        places = [self.root / home for home in HOMES]
+        places = [self.root / base for base in BASE_FOLDERS]
         paths = [place / "annotations" / "instances_val2017.json" for place in places]
         paths += [place / "instances_val2017.json" for place in places]
         path = next((path for path in paths if path.is_file()), None)
@@ -209,14 +211,15 @@ class COCOObject(BenchmarkDataModule):
         labels = {i: i for i in object_ids()} if released else object_ids()
         content = read_json(path)
         images = sorted(content.get("images", ()), key=lambda image: image["file_name"])
-        drawn = drawings(path, content, images, labels)
+        annotated = annotated_photos(path, content, images, labels)
         folder = next(iter(photos.values())).parent
-        samples = find_listed(name, [d.id for d in drawn], path, folder, None, self.remedy)
+        ids = [photo.id for photo in annotated]
+        samples = find_listed(name, ids, path, folder, None, self.remedy)
         return Split(
             samples,
-            table(range(len(self.benchmark.classes))),
+            label_table(range(len(self.benchmark.classes))),
             path.relative_to(self.root).as_posix(),
-            Annotations(drawn, wins="first").read_mask,
+            Annotations(annotated, wins="first").read_mask,
         )
 
 
@@ -242,7 +245,8 @@ class COCOStuff(BenchmarkDataModule):
             Encoding(MASKS, ".png", raw),
             Encoding(MASKS, "_labelTrainIds.png", converted),
         )
-        layout = Layout(TREE.format(converted="labelTrainIds"), HOMES, PHOTOS, ".jpg", encodings)
+        tree = TREE.format(converted="labelTrainIds")
+        layout = Layout(tree, BASE_FOLDERS, PHOTOS, ".jpg", encodings)
         return layout.find(self.benchmark.title, self.root, self.remedy)
 
 
@@ -250,7 +254,8 @@ def stuff_tables(protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     """Tables for masks as downloaded and as mmsegmentation converts them."""
     pixels = stuff_pixels()
     if protocol == "standard":
-        return table(pixels), table({**{label: label for label in pixels.values()}, 255: 255})
+        labels = {label: label for label in (*pixels.values(), 255)}
+        return label_table(pixels), label_table(labels)
     official = {pixel: pixel + 1 for pixel in pixels if pixel != 255}
     back = {pixels[pixel]: label for pixel, label in official.items()}
-    return table({**official, 255: 0}), table({**back, 255: 0})
+    return label_table({**official, 255: 0}), label_table({**back, 255: 0})

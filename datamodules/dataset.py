@@ -22,7 +22,7 @@ class Split:
 
     Attributes:
         samples: photos and masks in a fixed order.
-        labels: `(256,)` table from a mask's values to labels; see `masks.table`.
+        labels: `(256,)` table from a mask's values to labels; see `masks.label_table`.
         source: what the labels are read from, for people.
         read_mask: decodes a sample's mask to `(H, W)` uint8 values.
         upright: turn photos by the camera's orientation tag.

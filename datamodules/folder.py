@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
 from datamodules.errors import DatasetNotFoundError
-from datamodules.masks import Sample, table
+from datamodules.masks import Sample, label_table
 from datamodules.specs import read_text_lines, split_synonyms
 from ovss.benchmark import Benchmark, of_classes
 
@@ -84,7 +84,7 @@ class Folder(BenchmarkDataModule):
         values = {i: i for i in range(len(self.benchmark.classes))}
         return Split(
             samples,
-            table({**values, 255: 255}),
+            label_table({**values, 255: 255}),
             f"{self.masks}/*.png" if self.masks else "nowhere: no masks",
             upright=True,  # as people see and label them
         )

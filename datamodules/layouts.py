@@ -21,7 +21,7 @@ class Encoding:
     Attributes:
         folders: where they may be, relative to the data set.
         suffix: what follows a photo's id in their names.
-        labels: table from their values to labels; see `masks.table`.
+        labels: table from their values to labels; see `masks.label_table`.
     """
 
     folders: tuple[str, ...]
@@ -35,7 +35,7 @@ class Layout:
 
     Attributes:
         tree: the layout for people, a line an entry.
-        homes: where the data set may be, relative to the root.
+        base_folders: where the data set may be, relative to the root.
         photos: folders where its photos may be.
         suffix: what follows the id in a photo's name.
         encodings: kinds of masks, the preferred one first.
@@ -43,7 +43,7 @@ class Layout:
     """
 
     tree: str
-    homes: tuple[str, ...]
+    base_folders: tuple[str, ...]
     photos: tuple[str, ...]
     suffix: str
     encodings: tuple[Encoding, ...]
@@ -61,17 +61,19 @@ class Layout:
             DatasetNotFoundError: no photos, or no masks of any kind.
             FileNotFoundError: photos without mask or masks without photo.
         """
-        folders = [root / home / folder for home in self.homes for folder in self.photos]
+        folders = [root / base / folder for base in self.base_folders for folder in self.photos]
         photos = first_listing(folders, self.suffix, self.nested)
         if not photos:
             raise DatasetNotFoundError(name, root, self.tree, remedy)
         kinds = []
         for encoding in self.encodings:
-            places = [root / home / folder for home in self.homes for folder in encoding.folders]
+            places = [
+                root / base / folder for base in self.base_folders for folder in encoding.folders
+            ]
             masks = first_listing(places, encoding.suffix, self.nested)
             if masks.keys() == photos.keys():
                 samples = [Sample(key, photos[key], masks[key]) for key in sorted(photos)]
-                source = f"{_place(samples[0].mask, root, self.nested)}/*{encoding.suffix}"
+                source = f"{_mask_folder(samples[0].mask, root, self.nested)}/*{encoding.suffix}"
                 return Split(samples, encoding.labels, source)
             kinds.append((encoding, masks))
         encoding, masks = max(kinds, key=lambda kind: len(kind[1].keys() & photos.keys()))
@@ -82,7 +84,7 @@ class Layout:
         raise FileNotFoundError(
             f"Expected a photo *{self.suffix} for each mask *{encoding.suffix} of {name} and the "
             f"other way round, but {len(without_mask)} photos have no mask and "
-            f"{len(without_photo)} masks have no photo{_listed(without_mask + without_photo)}"
+            f"{len(without_photo)} masks have no photo{_first_five(without_mask + without_photo)}"
             f"\n{remedy}"
         )
 
@@ -133,26 +135,26 @@ def find_listed(
         Sample(i, photos / f"{i}.jpg", masks / f"{i}.png" if masks else listing) for i in ids
     ]
     # One listing of a folder is much quicker than thousands of questions on a network drive.
-    there = {folder: _names(folder) for folder in (photos, masks) if folder}
+    there = {folder: _file_names(folder) for folder in (photos, masks) if folder}
     wanted = [sample.photo for sample in samples]
     wanted += [sample.mask for sample in samples if masks and sample.mask]
     missing = [str(path) for path in wanted if path.name not in there[path.parent]]
     if missing:
         raise FileNotFoundError(
             f"Expected the photos and masks of {name} that {listing} lists, but {len(missing)} "
-            f"files are missing{_listed(missing)}\n{remedy}"
+            f"files are missing{_first_five(missing)}\n{remedy}"
         )
     return samples
 
 
-def _names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _listed(paths: Sequence[str]) -> str:
+def _first_five(paths: Sequence[str]) -> str:
     return ", among them\n" + "\n".join(f"    {path}" for path in paths[:5])
 
 
-def _place(mask: Path | None, root: Path, nested: bool) -> str:
+def _mask_folder(mask: Path | None, root: Path, nested: bool) -> str:
     folder = mask.parents[1 if nested else 0] if mask else root
     return folder.relative_to(root).as_posix()

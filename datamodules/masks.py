@@ -40,14 +40,14 @@ class Labels(NamedTuple):
     present: tuple[int, ...]
 
 
-def table(values: Mapping[int, int] | Iterable[int]) -> np.ndarray:
+def label_table(values: Mapping[int, int] | Iterable[int]) -> np.ndarray:
     """A `(256,)` table from the values in a mask file to labels; `UNKNOWN` for all others.
 
     Args:
         values: value -> label, or the labels of the values 0, 1, 2, ...
 
     Example:
-        >>> table({0: 255, 1: 0})[:3].tolist()
+        >>> label_table({0: 255, 1: 0})[:3].tolist()
         [255, 0, -1]
     """
     pairs = values if isinstance(values, Mapping) else dict(enumerate(values))
@@ -87,7 +87,7 @@ def to_labels(values: np.ndarray, labels: np.ndarray, where: str) -> Labels:
 
     Args:
         values: `(H, W)` uint8, as in the file.
-        labels: see `table`.
+        labels: see `label_table`.
         where: what to call the file in an error.
 
     Raises:

@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.annotations import Annotations, drawings, read_json
+from datamodules.annotations import Annotations, annotated_photos, read_json
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
 from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import find_listed
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import (
     check_choice,
     class_names,
@@ -30,7 +30,7 @@ VOCdevkit/VOC2010/
   trainval_merged.json
     or ImageSets/SegmentationContext/val.txt and SegmentationClassContext/<id>.png
 """
-HOMES = ("VOCdevkit/VOC2010", "VOC2010", ".")
+BASE_FOLDERS = ("VOCdevkit/VOC2010", "VOC2010", ".")
 JSON_PATH = "VOCdevkit/VOC2010/trainval_merged.json"
 CATEGORIES = 459
 """Categories in trainval_merged.json; 59 of them are evaluated."""
@@ -108,24 +108,24 @@ class PascalContext(BenchmarkDataModule):
         super().__init__(root, benchmark(classes, protocol), **kwargs)
         # Values of converted masks: 0 background, 1..59 the classes.
         self.labels = (
-            table({**{i: i for i in range(60)}, 255: 255})
+            label_table({**{i: i for i in range(60)}, 255: 255})
             if classes == "pc60"
-            else table({0: 255, **{i: i - 1 for i in range(1, 60)}, 255: 255})
+            else label_table({0: 255, **{i: i - 1 for i in range(1, 60)}, 255: 255})
         )
 
     def find(self) -> Split:
         """Converted masks where they are, the official JSON file otherwise."""
         name, remedy = self.benchmark.title, self.remedy
-        for home in (self.root / home for home in HOMES):
-            photos, masks = home / "JPEGImages", home / "SegmentationClassContext"
-            listing = home / "ImageSets" / "SegmentationContext" / "val.txt"
+        for base in (self.root / base for base in BASE_FOLDERS):
+            photos, masks = base / "JPEGImages", base / "SegmentationClassContext"
+            listing = base / "ImageSets" / "SegmentationContext" / "val.txt"
             if listing.is_file() and masks.is_dir():
                 ids = sorted(listing.read_text(encoding="utf-8").split())
                 samples = find_listed(name, ids, listing, photos, masks, remedy)
                 source = f"{masks.relative_to(self.root).as_posix()}/*.png"
                 return Split(samples, self.labels, source)
             # The official file is found beside the photos or in the root.
-            for path in (home / "trainval_merged.json", self.root / "trainval_merged.json"):
+            for path in (base / "trainval_merged.json", self.root / "trainval_merged.json"):
                 if path.is_file() and photos.is_dir():
                     return self._find_json(path, photos)
         raise DatasetNotFoundError(name, self.root, TREE, remedy)
@@ -135,10 +135,11 @@ class PascalContext(BenchmarkDataModule):
         # Later regions are painted over earlier ones; categories outside the 59 are background.
         labels = dict.fromkeys(range(CATEGORIES + 1), 0)
         labels |= label_map("pascal_context_catid_to_pc60")
-        drawn = drawings(
+        annotated = annotated_photos(
             path, content, evaluated(content), labels, "image_id", "annos_segmentation"
         )
         name = self.benchmark.title
-        samples = find_listed(name, [d.id for d in drawn], path, photos, None, self.remedy)
+        ids = [photo.id for photo in annotated]
+        samples = find_listed(name, ids, path, photos, None, self.remedy)
         source = path.relative_to(self.root).as_posix()
-        return Split(samples, self.labels, source, Annotations(drawn, wins="last").read_mask)
+        return Split(samples, self.labels, source, Annotations(annotated, wins="last").read_mask)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from datamodules.base import BenchmarkDataModule
 from datamodules.dataset import Split
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import palette
 from datamodules.voc import find_voc
 from ovss.benchmark import Benchmark
@@ -15,7 +15,7 @@ from ovss.benchmark import Benchmark
 
 def benchmark() -> Benchmark:
     """Background and the classes that are drawn."""
-    from datamodules.drawing import CLASSES
+    from datamodules.scene_generator import CLASSES
 
     return Benchmark(
         key="scenes",
@@ -65,10 +65,10 @@ class Scenes(BenchmarkDataModule):
     def prepare_data(self) -> None:
         """Draw the scenes, unless they are there."""
         if not (self.root / "VOCdevkit").exists():
-            from datamodules.drawing import write_benchmark
+            from datamodules.scene_generator import write_scenes
 
-            write_benchmark(self.root)
+            write_scenes(self.root)
 
     def find(self) -> Split:
         """See `BenchmarkDataModule.find`."""
-        return find_voc(self, self.split, table(range(len(self.benchmark.classes))))
+        return find_voc(self, self.split, label_table(range(len(self.benchmark.classes))))

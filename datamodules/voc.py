@@ -11,7 +11,7 @@ from datamodules.dataset import Split
 from datamodules.download.archives import Archive
 from datamodules.errors import DatasetNotFoundError
 from datamodules.layouts import find_listed
-from datamodules.masks import table
+from datamodules.masks import label_table
 from datamodules.specs import check_choice, class_names, palette, prompt_names, refuse_released
 from ovss.benchmark import Benchmark, Protocol
 
@@ -21,7 +21,7 @@ VOCdevkit/VOC2012/
   JPEGImages/<id>.jpg
   SegmentationClass/<id>.png
 """
-HOMES = ("VOCdevkit/VOC2012", "VOC2012", ".")
+BASE_FOLDERS = ("VOCdevkit/VOC2012", "VOC2012", ".")
 VAL_LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
 
 
@@ -70,10 +70,11 @@ class VOC(BenchmarkDataModule):
         super().__init__(root, benchmark(classes, protocol), **kwargs)
         self.split = split
         # Mask values: 0 background, 1..20 the classes, 255 the void border.
+        border = 0 if protocol == "released" else 255
         self.labels = (
-            table({0: 255, **{i: i - 1 for i in range(1, 21)}, 255: 255})
+            label_table({0: 255, **{i: i - 1 for i in range(1, 21)}, 255: 255})
             if classes == "voc20"
-            else table({**{i: i for i in range(21)}, 255: 0 if protocol == "released" else 255})
+            else label_table({**{i: i for i in range(21)}, 255: border})
         )
 
     def find(self) -> Split:
@@ -104,8 +105,8 @@ def find_voc(module: BenchmarkDataModule, split: str, labels: Any) -> Split:
         FileNotFoundError: missing photos or masks.
     """
     name, remedy = module.benchmark.title, module.remedy
-    for home in HOMES:
-        folder = module.root / home
+    for base in BASE_FOLDERS:
+        folder = module.root / base
         listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
         if listing.is_file():
             break

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.drawing import CLASSES, draw_scene
+from datamodules.scene_generator import CLASSES, draw_scene
 from ovss import PnPOVSS
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.preprocessing import InputSpec, Preprocess

@@ -11,7 +11,7 @@ As a script: `python examples/notebook.py`. Nothing is downloaded.
 import numpy as np
 
 import ovss
-from datamodules.drawing import CLASSES, classes_in, draw_scene
+from datamodules.scene_generator import CLASSES, classes_in, draw_scene
 
 photo, truth = draw_scene(seed=20_000_005)
 names = [str(name) for name in classes_in(truth)]

@@ -19,7 +19,7 @@ from ovss.metrics import SegmentationScores
 from ovss.pnp import PnP
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
-from ovss.proposals.scores import ProposalScores
+from ovss.proposals.metrics import ProposalScores
 from ovss.salience import SalienceDropout, Variant
 from ovss.segmenter import Segmenter
 from ovss.utils.timing import StageTimes

@@ -169,7 +169,7 @@ def segment(
         FileNotFoundError: no photo at that path.
 
     Example:
-        >>> from datamodules.drawing import draw_scene
+        >>> from datamodules.scene_generator import draw_scene
         >>> photo, _ = draw_scene(seed=1)
         >>> segment(photo, ["sun", "tree"]).classes
         ('background', 'sun', 'tree')

@@ -114,10 +114,10 @@ def tiny_blip(tiny_blip_path):
 @pytest.fixture(scope="session")
 def scenes_root(tmp_path_factory):
     """Eight drawn scenes in the VOC layout."""
-    from datamodules.drawing import write_benchmark
+    from datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_benchmark(root, dev=2, val=8, workers=0)
+    write_scenes(root, dev=2, val=8, workers=0)
     return root
 
 

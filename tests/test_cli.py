@@ -174,7 +174,7 @@ def test_the_split_that_will_be_used_is_checked(command, split, arguments, monke
 
 def test_scenes_may_be_missing_as_they_are_drawn(arguments, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("datamodules.drawing.write_benchmark", drawn.append)
+    monkeypatch.setattr("datamodules.scene_generator.write_scenes", drawn.append)
     with pytest.raises(SystemExit):
         main(["test", *arguments, f"--data.init_args.root={tmp_path}"])
     assert drawn == [tmp_path]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from ovss.crf import DenseCRF
-from ovss.crf.dense import _spatial
+from ovss.crf.dense import _spatial_kernel
 from ovss.crf.threads import available_cores, map_photos
 
 pytestmark = pytest.mark.numerical
@@ -177,7 +177,7 @@ class TestSeveralPhotos:
         features = torch.rand(2, 500)
         values = torch.rand(500, 3)
         expected = lattice.gaussian_kernel(features)(values)
-        monkeypatch.setattr(lattice, "balanced", lambda bags: sparse.in_parts(bags, 8))
+        monkeypatch.setattr(lattice, "limit_bags", lambda bags: sparse.split_bags(bags, 8))
         split = lattice.gaussian_kernel(features)
         assert split.to_vertices[0].offsets.diff().max() <= 8
         assert torch.allclose(split(values), expected, atol=1e-6)
@@ -192,16 +192,16 @@ class TestSeveralPhotos:
             for q, one in zip(DenseCRF()(probabilities, photos), expected, strict=True):
                 assert torch.equal(q, one)
 
-    def test_a_team_gives_the_same_bits(self, monkeypatch):
+    def test_several_threads_on_one_photo_give_the_same_bits(self, monkeypatch):
         monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
-        monkeypatch.setattr("ovss.crf.sparse._BAND", 100)
+        monkeypatch.setattr("ovss.crf.sparse._MIN_BAND", 100)
         monkeypatch.setattr("ovss.crf.lattice._CHUNK", 100)
         monkeypatch.setattr("ovss.crf.mean_field._CHUNK", 300)
         for classes in (3, 20):
             one = random_input(classes, 21, 30)
             torch.set_num_threads(1)
             expected = DenseCRF()(*one)
-            _spatial.cache_clear()
+            _spatial_kernel.cache_clear()
             torch.set_num_threads(4)
             with torch.inference_mode():
                 assert torch.equal(DenseCRF()(*one), expected)
@@ -217,7 +217,7 @@ class TestSeveralPhotos:
 class TestModes:
     def test_inference_mode_inside_and_outside(self):
         probabilities, photo = random_input(3, 13, 29)
-        _spatial.cache_clear()
+        _spatial_kernel.cache_clear()
         with torch.inference_mode():
             inside = DenseCRF()(probabilities.clone(), photo.clone())
         outside = DenseCRF()(probabilities, photo)  # with the lattice cached by the other
@@ -239,7 +239,7 @@ class TestModes:
     def test_default_dtype_does_not_matter(self):
         probabilities, photo = random_input(3, 13, 29)
         expected = DenseCRF()(probabilities, photo)
-        _spatial.cache_clear()
+        _spatial_kernel.cache_clear()
         torch.set_default_dtype(torch.float64)
         try:
             assert torch.equal(DenseCRF()(probabilities, photo), expected)
@@ -250,7 +250,7 @@ class TestModes:
         monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 2)
         inputs = [random_input(3, 30 + i % 2, 40, seed=i) for i in range(6)]
         expected = [DenseCRF()(*one) for one in inputs]
-        _spatial.cache_clear()
+        _spatial_kernel.cache_clear()
         results = [None] * len(inputs)
         torch.set_num_threads(2)
 
@@ -291,28 +291,28 @@ class TestThreads:
 
     def test_one_intra_op_thread_a_photo(self, four_cores):
         seen = map_photos(
-            lambda _, team: (threading.get_ident(), torch.get_num_threads(), team.size), range(8)
+            lambda _, pool: (threading.get_ident(), torch.get_num_threads(), pool.size), range(8)
         )
         assert {threads for _, threads, _ in seen} == {1}
         assert {size for *_, size in seen} == {1}
         assert threading.get_ident() not in {thread for thread, *_ in seen}
 
-    def test_a_lone_photo_gets_a_team(self, four_cores):
+    def test_a_lone_photo_gets_several_threads(self, four_cores):
         def sizes(count):
-            return map_photos(lambda _, team: team.size, range(count))
+            return map_photos(lambda _, pool: pool.size, range(count))
 
         assert sizes(1) == [4]
         assert sizes(5) == [1, 1, 1, 1, 4]
         assert sizes(6) == [1] * 6
 
-    def test_a_team_works_with_one_intra_op_thread_each(self, four_cores):
+    def test_several_threads_have_one_intra_op_thread_each(self, four_cores):
         meeting = threading.Barrier(4, timeout=30)  # broken unless four threads come
 
         def work(_):
             meeting.wait()
             return threading.get_ident(), torch.get_num_threads()
 
-        (seen,) = map_photos(lambda _, team: team.map(work, range(4)), [0])
+        (seen,) = map_photos(lambda _, pool: pool.map(work, range(4)), [0])
         assert len({thread for thread, _ in seen}) == 4
         assert {threads for _, threads in seen} == {1}
 
@@ -326,7 +326,7 @@ class TestThreads:
         assert fresh == [4]
 
     def test_errors_come_through(self, four_cores):
-        def fail(photo, team):
+        def fail(photo, pool):
             raise KeyError(photo)
 
         with pytest.raises(KeyError):

@@ -49,10 +49,10 @@ def test_an_empty_share_needs_batches():
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    from datamodules.drawing import write_benchmark
+    from datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_benchmark(root, dev=2, val=PHOTOS, workers=0)
+    write_scenes(root, dev=2, val=PHOTOS, workers=0)
     return root
 
 

@@ -27,7 +27,7 @@ from datamodules import (
 )
 from datamodules.download.extract import extract
 from datamodules.download.http import DownloadError, download
-from datamodules.download.prepare import prepare
+from datamodules.prepare import prepare
 
 # pycocotools' compiled code does not know NumPy 2's `copy` keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

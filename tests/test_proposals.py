@@ -20,7 +20,7 @@ from ovss.proposals import (
     resolve,
 )
 from ovss.proposals.base import select
-from ovss.proposals.scores import ProposalScores
+from ovss.proposals.metrics import ProposalScores
 
 BENCHMARK = of_classes(["cat", "dog; puppy", "potted plant"])
 

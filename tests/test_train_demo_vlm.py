@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BlipForImageTextRetrieval
 
-from datamodules.drawing import CLASSES
+from datamodules.scene_generator import CLASSES
 from ovss.demo import CHECKPOINT
 
 TOOLS = Path(__file__).parents[1] / "tools"

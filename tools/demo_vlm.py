@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
 
-from datamodules.drawing import CLASSES
+from datamodules.scene_generator import CLASSES
 
 IMAGE_SIZE = 128
 PATCH_SIZE = 8

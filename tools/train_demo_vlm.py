@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
-from datamodules.drawing import CLASSES, classes_in, draw_scene
-from datamodules.drawing.benchmark import TRAIN_SEED
+from datamodules.scene_generator import CLASSES, classes_in, draw_scene
+from datamodules.scene_generator.dataset import TRAIN_SEED
 
 logger = logging.getLogger(__name__)
 

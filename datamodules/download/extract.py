@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from datamodules.download.archives import Selection
 from datamodules.download.http import DownloadError
@@ -24,14 +24,14 @@ class Member(NamedTuple):
     """A regular file in an archive.
 
     Attributes:
-        name: its path inside.
         size: in bytes, extracted.
         open: its content.
+        extract: writes it under a folder.
     """
 
-    name: str
     size: int
     open: Callable[[], IO[bytes]]
+    extract: Callable[[str], object]
 
 
 @contextmanager
@@ -45,10 +45,10 @@ def opened(path: Path) -> Iterator[dict[str, Member]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                yield {member.name: member for member in _zip_members(archive, path)}
+                yield dict(_zip_members(archive, path))
         elif tarfile.is_tarfile(path):
             with tarfile.open(path) as archive:
-                yield {member.name: member for member in _tar_members(archive, path)}
+                yield dict(_tar_members(archive, path))
         else:
             raise DownloadError(
                 f"Expected {path} to be a tar or zip archive, but it is neither; download it again."
@@ -108,12 +108,7 @@ def extract(
         with tempfile.TemporaryDirectory(prefix=".extracting-", dir=into) as temporary:
             done = 0
             for member in chosen:
-                target = Path(temporary, *PurePosixPath(member.name).parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with member.open() as source, target.open("xb") as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                if target.stat().st_size != member.size:
-                    raise DownloadError(f"Expected {member.size} bytes of {member.name} in {path}.")
+                member.extract(temporary)
                 done += member.size
                 if progress is not None:
                     progress(done, total)
@@ -131,43 +126,40 @@ def _move_into_place(source: Path, target: Path) -> None:
             os.replace(entry, destination)  # noqa: PTH105 - rename() does not replace everywhere
 
 
-def _check_name(name: str, path: Path) -> None:
+def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, Member]]:
+    for info in archive.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        # The name as it was written: zipfile mends some of it.
+        _check(info.orig_filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), path)
+        if not info.is_dir():
+            member = Member(
+                info.file_size, partial(archive.open, info), partial(archive.extract, info)
+            )
+            yield info.filename, member
+
+
+def _tar_members(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[str, Member]]:
+    # Python before 3.10.12 and 3.11.4 has no filter and ignores this. What is left there are our
+    # own checks, which are stricter, and `set_attrs`, without which no owner or mode is taken over.
+    archive.extraction_filter = getattr(tarfile, "data_filter", None)
+    for info in archive:
+        _check(info.name, info.isreg() or info.isdir(), path)
+        if info.isreg():
+            # `extractfile` gives None for what is not a file.
+            content = cast("Callable[[], IO[bytes]]", partial(archive.extractfile, info))
+            write = partial(archive.extract, info, set_attrs=False)
+            yield info.name, Member(info.size, content, write)
+
+
+def _check(name: str, is_file_or_folder: bool, path: Path) -> None:
+    """Refuse an archive for a member, needed or not, that honest archives do not have."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0] == "/" or PureWindowsPath(name).drive:
         raise DownloadError(
             f"Expected members of {path} to stay inside it, but got {name!r}; do not use this file."
         )
-
-
-def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
-    for info in archive.infolist():
-        # Reading the name as it was written: zipfile mends some of it.
-        _check_name(info.orig_filename, path)
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DownloadError(_not_a_file(info.filename, path))
-        if not info.is_dir():
-            yield Member(info.filename, info.file_size, partial(archive.open, info))
-
-
-def _tar_members(archive: tarfile.TarFile, path: Path) -> Iterator[Member]:
-    for info in archive:
-        _check_name(info.name, path)
-        if not (info.isreg() or info.isdir()):
-            raise DownloadError(_not_a_file(info.name, path))
-        if info.isreg():
-            yield Member(info.name, info.size, partial(_tar_open, archive, info))
-
-
-def _tar_open(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    content = archive.extractfile(info)
-    if content is None:  # cannot be: it is a regular file
-        raise DownloadError(_not_a_file(info.name, Path(str(archive.name))))
-    return content
-
-
-def _not_a_file(name: str, path: Path) -> str:
-    return (
-        f"Expected files and folders in {path}, but {name!r} is a link or a device; do not use "
-        "this file."
-    )
+    if not is_file_or_folder:
+        raise DownloadError(
+            f"Expected files and folders in {path}, but {name!r} is a link or a device; do not use "
+            "this file."
+        )

@@ -16,9 +16,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.benchmark import PhotoBatch, Unreadable
-from ovss.distributed.gather import tell_all
+from ovss.distributed.gather import broadcast_text
 from ovss.distributed.launcher import children_of, quiet_code, was_launched
-from ovss.distributed.signals import REQUEUE, Requeue, Watch, stop
+from ovss.distributed.signals import REQUEUE, Requeue, stop
+from ovss.distributed.watch import Watch
 from ovss.metrics import sparse_counts
 from ovss.module import Prediction, SegmentationModule
 from ovss.proposals import CachedProposer, Proposal
@@ -107,7 +108,7 @@ class RunFolder(Callback):
                 failure = error
                 message = {"refused": True}
         text = None if message is None else json.dumps(message)
-        told = json.loads(tell_all(text, trainer.strategy.root_device))
+        told = json.loads(broadcast_text(text, trainer.strategy.root_device))
         if failure is not None:
             raise failure
         if told.get("refused"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from datamodules.base import BenchmarkDataModule
-from datamodules.download.prepare import prepare
+from datamodules.prepare import prepare
 from ovss.cli.config_file import read_config
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 

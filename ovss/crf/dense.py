@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ovss.crf.lattice import Lattice, gaussian_kernel
 from ovss.crf.mean_field import mean_field
-from ovss.crf.threads import ALONE, Team, map_photos
+from ovss.crf.threads import SINGLE_THREADED, ThreadPool, map_photos
 
 # A class that is ruled out gets a potential of -log(1e-5), as in pydensecrf's unary_from_softmax.
-_FLOOR = 1e-5
+_MIN_PROBABILITY = 1e-5
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class DenseCRF:
                 f"{len(probabilities)} probability maps and {len(photos)} photos"
             )
         for number, (probability, photo) in enumerate(zip(probabilities, photos, strict=True)):
-            _check(probability, photo, f" of photo {number}" if len(photos) > 1 else "")
+            _check_photo(probability, photo, f" of photo {number}" if len(photos) > 1 else "")
 
         # The CPU's threads take a photo each. A GPU is too large for that: all photos of as many
         # classes become one.
@@ -116,8 +116,8 @@ class DenseCRF:
             groups.setdefault((probability.device, len(probability), alone), []).append(number)
         jobs = list(groups.values())
 
-        def refine(job: list[int], team: Team = ALONE) -> list[Tensor]:
-            return self._refine([probabilities[i] for i in job], [photos[i] for i in job], team)
+        def refine(job: list[int], pool: ThreadPool = SINGLE_THREADED) -> list[Tensor]:
+            return self._refine([probabilities[i] for i in job], [photos[i] for i in job], pool)
 
         results = dict[int, Tensor]()
         on_cpu = all(device.type == "cpu" for device, *_ in groups)
@@ -126,33 +126,36 @@ class DenseCRF:
             results.update(zip(job, result, strict=True))
         return [results[number] for number in range(len(photos))]
 
-    # Out of inference mode, which is each thread's own: the threads of a team could not write to
+    # Out of inference mode, which is each thread's own: the threads of a pool could not write to
     # a tensor that another made in it.
     @torch.inference_mode(False)
     @torch.no_grad()
     def _refine(
-        self, probabilities: Sequence[Tensor], photos: Sequence[Tensor], team: Team = ALONE
+        self,
+        probabilities: Sequence[Tensor],
+        photos: Sequence[Tensor],
+        pool: ThreadPool = SINGLE_THREADED,
     ) -> list[Tensor]:
         """Refine photos with equally many classes on one device as one problem."""
         device = probabilities[0].device
         sizes = tuple((photo.shape[1], photo.shape[2]) for photo in photos)
         rows = [p.detach().to(torch.float32).flatten(1).T for p in probabilities]
-        log_prior = torch.cat(rows).clamp(_FLOOR, 1.0).log()
+        log_prior = torch.cat(rows).clamp(_MIN_PROBABILITY, 1.0).log()
 
         kernels = []
         if self.gaussian_compat:
             # Batches are of too many kinds, and too large, to keep.
-            build = _spatial if len(sizes) == 1 else _spatial.__wrapped__
+            build = _spatial_kernel if len(sizes) == 1 else _spatial_kernel.__wrapped__
             kernels.append(build(sizes, self.gaussian_sxy, self.gaussian_compat, device))
         if self.bilateral_compat:
             position, photo_number = _positions(sizes, device)
             colour = torch.cat([p.to(device).flatten(1) for p in photos], dim=1)
             features = torch.cat(
-                [_over(position, self.bilateral_sxy), _over(colour, self.bilateral_srgb)]
+                [_divide(position, self.bilateral_sxy), _divide(colour, self.bilateral_srgb)]
             )
-            kernels.append(gaussian_kernel(features, photo_number, self.bilateral_compat, team))
+            kernels.append(gaussian_kernel(features, photo_number, self.bilateral_compat, pool))
 
-        q = mean_field(log_prior, kernels, self.iterations, team)
+        q = mean_field(log_prior, kernels, self.iterations, pool)
         split = q.split([h * w for h, w in sizes])
         return [
             part.T.contiguous().view(-1, h, w) for part, (h, w) in zip(split, sizes, strict=True)
@@ -160,7 +163,7 @@ class DenseCRF:
 
 
 @lru_cache(maxsize=16)
-def _spatial(
+def _spatial_kernel(
     sizes: tuple[tuple[int, int], ...], sxy: float, compat: float, device: torch.device
 ) -> Lattice:
     """The kernel over positions alone depends on the sizes alone, and data sets have few sizes.
@@ -168,7 +171,7 @@ def _spatial(
     About 50 bytes a pixel, 10 MB for 500 x 375.
     """
     position, photo_number = _positions(sizes, device)
-    return gaussian_kernel(_over(position, sxy), photo_number, compat)
+    return gaussian_kernel(_divide(position, sxy), photo_number, compat)
 
 
 def _positions(
@@ -186,7 +189,7 @@ def _positions(
     return torch.cat(grids, dim=1), torch.repeat_interleave(counts)
 
 
-def _over(values: Tensor, sigma: float) -> Tensor:
+def _divide(values: Tensor, sigma: float) -> Tensor:
     # A division by a number, not by a tensor, is a multiplication by its reciprocal on CUDA, which
     # rounds differently.
     return values.to(torch.float32) / torch.tensor(
@@ -194,7 +197,7 @@ def _over(values: Tensor, sigma: float) -> Tensor:
     )
 
 
-def _check(probability: Tensor, photo: Tensor, which: str) -> None:
+def _check_photo(probability: Tensor, photo: Tensor, which: str) -> None:
     if probability.ndim != 3 or probability.numel() == 0 or not probability.is_floating_point():
         raise ValueError(
             f"Expected `probabilities`{which} to be floating point of shape (C, H, W), but got "

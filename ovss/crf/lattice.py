@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovss.crf.sparse import Bags, balanced, parts
-from ovss.crf.threads import ALONE, Team
+from ovss.crf.sparse import Bags, chunks, limit_bags
+from ovss.crf.threads import SINGLE_THREADED, ThreadPool
 
 # Points embedded at a time on a CPU: the temporaries of 16384 points stay in a core's L2 cache.
 _CHUNK = 16384
@@ -40,14 +40,14 @@ class Lattice(NamedTuple):
         """Filter `(N, C)` float32, contiguous: `K @ values`."""
         return self.to_points(self.at_vertices(values))
 
-    def at_vertices(self, values: Tensor, team: Team = ALONE) -> Tensor:
+    def at_vertices(self, values: Tensor, pool: ThreadPool = SINGLE_THREADED) -> Tensor:
         """Splat and blur `(N, C)` values to the lattice, `(M + 1, C)`."""
         for factor in self.to_vertices:
-            bands = factor.split(team.size)
+            bands = factor.split(pool.size)
             if len(bands) == 1:
                 values = factor(values)
             else:
-                values = torch.cat(team.map(partial(Bags.__call__, table=values), bands))
+                values = torch.cat(pool.map(partial(Bags.__call__, table=values), bands))
         return values
 
     def at_points(self, vertices: Tensor, part: slice) -> Tensor:
@@ -68,7 +68,10 @@ class _Simplices(NamedTuple):
 
 
 def gaussian_kernel(
-    features: Tensor, group: Tensor | None = None, scale: float = 1.0, team: Team = ALONE
+    features: Tensor,
+    group: Tensor | None = None,
+    scale: float = 1.0,
+    pool: ThreadPool = SINGLE_THREADED,
 ) -> Lattice:
     """Build `scale * D^-1/2 K D^-1/2`, K the Gaussian kernel between points, D its row sums.
 
@@ -79,15 +82,15 @@ def gaussian_kernel(
         group: `(N,)` int64 number of the group (the photo) each point belongs to; points of
             different groups do not see each other. None: all belong together.
         scale: factor on the whole kernel (the compatibility of a Potts model).
-        team: threads to share the work.
+        pool: threads to share the work.
 
     Raises:
         ValueError: if the points spread over so many standard deviations that the lattice cannot
             be addressed with 62 bits.
     """
     d, n = features.shape
-    simplices = _embed(features, team)
-    corners, splat, blur = _vertices(simplices, group, team)
+    simplices = _embed(features, pool)
+    corners, splat, blur = _vertices(simplices, group, pool)
     # The library's constant. It cancels in D^-1/2 K D^-1/2 but for rounding and the 1e-20.
     alpha = 1.0 / (1.0 + 2.0**-d)
     read = Bags(
@@ -96,15 +99,15 @@ def gaussian_kernel(
         (simplices.barycentric.T.contiguous() * alpha).view(-1),
     )
 
-    kernel = Lattice((*balanced(splat), *blur), read)
-    degree = kernel.to_points(kernel.at_vertices(features.new_ones(n, 1), team)).squeeze(1)
+    kernel = Lattice((*limit_bags(splat), *blur), read)
+    degree = kernel.to_points(kernel.at_vertices(features.new_ones(n, 1), pool)).squeeze(1)
     norm = 1.0 / torch.sqrt(degree + 1e-20)
     splat = splat.scaled(norm.index_select(0, splat.rows))
     read = read.scaled((norm * scale).repeat_interleave(d + 1))
-    return Lattice((*balanced(splat), *blur), read)
+    return Lattice((*limit_bags(splat), *blur), read)
 
 
-def _embed(features: Tensor, team: Team) -> _Simplices:
+def _embed(features: Tensor, pool: ThreadPool) -> _Simplices:
     """Find the simplex of each point and the point's weights in it (Adams et al., section 3)."""
     d, n = features.shape
     # Standard deviation of the blur in lattice units times the diagonal of the elevation matrix.
@@ -118,7 +121,7 @@ def _embed(features: Tensor, team: Team) -> _Simplices:
     def embed(part: slice) -> None:
         _embed_part(features[:, part] * up, quotient[:, part], rank[:, part], barycentric[:, part])
 
-    team.map(embed, parts(n, features.device, _CHUNK))
+    pool.map(embed, chunks(n, features.device, _CHUNK))
     return _Simplices(quotient, rank, barycentric)
 
 
@@ -165,7 +168,7 @@ def _embed_part(scaled: Tensor, quotient: Tensor, rank: Tensor, barycentric: Ten
 
 
 def _vertices(
-    simplices: _Simplices, group: Tensor | None, team: Team
+    simplices: _Simplices, group: Tensor | None, pool: ThreadPool
 ) -> tuple[Tensor, Bags, list[Bags]]:
     """Number the distinct corners of all simplices.
 
@@ -209,7 +212,7 @@ def _vertices(
         for r in range(1, d + 1):
             torch.sub(keys[r - 1, part], at_rank[d + 1 - r], out=keys[r, part])
 
-    team.map(address, parts(n, device, _CHUNK))
+    pool.map(address, chunks(n, device, _CHUNK))
 
     vertex = torch.empty(n, d + 1, dtype=torch.int32, device=device)
     rows = torch.empty((d + 1) * n, dtype=torch.int32, device=device)
@@ -225,15 +228,15 @@ def _vertices(
         start = is_first.nonzero().squeeze(1)
         return ordered[start].to(torch.int64) + r * span, (start + r * n).to(torch.int32)
 
-    known, starts = zip(*team.map(number, range(d + 1)), strict=True)
+    known, starts = zip(*pool.map(number, range(d + 1)), strict=True)
     counts = torch.tensor([0, *map(len, known)], dtype=torch.int32, device=device)
     vertex += counts.cumsum(0, dtype=torch.int32)[:-1]
     end = torch.full((2,), (d + 1) * n, dtype=torch.int32, device=device)
     splat = Bags(rows, torch.cat([*starts, end]), weight)
-    return vertex.view(-1), splat, _blur(torch.cat(known), place, span, team)
+    return vertex.view(-1), splat, _blur_matrices(torch.cat(known), place, span, pool)
 
 
-def _blur(known: Tensor, place: list[int], span: int, team: Team) -> list[Bags]:
+def _blur_matrices(known: Tensor, place: list[int], span: int, pool: ThreadPool) -> list[Bags]:
     """Build the blur of each axis, given the keys `remainder * span + digits`, ascending.
 
     One neighbour along axis j is one less in every coordinate but j, which is d more. So its
@@ -249,7 +252,7 @@ def _blur(known: Tensor, place: list[int], span: int, team: Team) -> list[Bags]:
 
     def along(j: int) -> Bags:
         wanted = before + place[j] if j < d else before
-        position = _search(known, wanted).clamp_(max=m - 1)
+        position = _search_sorted(known, wanted).clamp_(max=m - 1)
         found = known.index_select(0, position) == wanted
         rows = torch.full((m + 1, 3), m, dtype=torch.int32, device=device)
         rows[:, 0] = own
@@ -258,10 +261,10 @@ def _blur(known: Tensor, place: list[int], span: int, team: Team) -> list[Bags]:
         rows[m, 2] = m  # vertices without a neighbour all wrote here
         return Bags(rows.view(-1), offsets, taps)
 
-    return team.map(along, range(d + 1))
+    return pool.map(along, range(d + 1))
 
 
-def _search(known: Tensor, wanted: Tensor) -> Tensor:
+def _search_sorted(known: Tensor, wanted: Tensor) -> Tensor:
     if known.device.type != "cpu":
         return torch.searchsorted(known, wanted)
     # NumPy's search begins where the last one ended, and `wanted` ascends nearly throughout.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ovss.crf.lattice import Lattice
-from ovss.crf.sparse import parts
-from ovss.crf.threads import ALONE, Team
+from ovss.crf.sparse import chunks
+from ovss.crf.threads import SINGLE_THREADED, ThreadPool
 
 # Below this many classes a CPU's softmax along rows is several times slower than along columns.
 _SHORT_ROW = 16
@@ -18,7 +18,10 @@ _CHUNK = 131072
 
 
 def mean_field(
-    log_prior: Tensor, kernels: Sequence[Lattice], iterations: int, team: Team = ALONE
+    log_prior: Tensor,
+    kernels: Sequence[Lattice],
+    iterations: int,
+    pool: ThreadPool = SINGLE_THREADED,
 ) -> Tensor:
     """Iterate `Q <- softmax(log_prior + sum_k kernel_k(Q))` from `Q = softmax(log_prior)`.
 
@@ -29,20 +32,20 @@ def mean_field(
         log_prior: `(N, C)` float32, the negative unary potentials.
         kernels: each scaled with its compatibility.
         iterations: number of parallel updates; 0 gives the softmax of the prior.
-        team: threads to share the work.
+        pool: threads to share the work.
 
     Returns:
         Q, `(N, C)` float32; rows sum to 1.
     """
     q = torch.empty_like(log_prior)
-    _update(q, log_prior, [], team)
+    _mean_field_update(q, log_prior, [], pool)
     for _ in range(iterations):
-        _update(q, log_prior, [(k, k.at_vertices(q, team)) for k in kernels], team)
+        _mean_field_update(q, log_prior, [(k, k.at_vertices(q, pool)) for k in kernels], pool)
     return q
 
 
-def _update(
-    q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tensor]], team: Team
+def _mean_field_update(
+    q: Tensor, log_prior: Tensor, kernels: Sequence[tuple[Lattice, Tensor]], pool: ThreadPool
 ) -> None:
     by_columns = q.device.type == "cpu" and q.shape[1] < _SHORT_ROW
 
@@ -61,4 +64,4 @@ def _update(
         for number, column in enumerate(columns):
             q[part, number] = column
 
-    team.map(update, parts(len(q), q.device, _CHUNK // q.shape[1] + 1))
+    pool.map(update, chunks(len(q), q.device, _CHUNK // q.shape[1] + 1))

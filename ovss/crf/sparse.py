@@ -11,9 +11,9 @@ from torch import Tensor
 
 # Entries of a bag that one CUDA block sums one after the other. Bags are skewed: a patch of plain
 # sky puts thousands of pixels into one vertex where the mean is 11 to 25.
-_CUDA_BAG = 64
+_MAX_CUDA_BAG = 64
 # Entries of a sparse matrix that are worth waking a CPU thread.
-_BAND = 50_000
+_MIN_BAND = 50_000
 
 
 class Bags(NamedTuple):
@@ -38,7 +38,7 @@ class Bags(NamedTuple):
     def split(self, most: int) -> list[Bags]:
         """Cut the matrix into at most as many bands of rows, each worth a thread."""
         bags = len(self.offsets) - 1
-        count = max(1, min(most, bags, len(self.rows) // _BAND))
+        count = max(1, min(most, bags, len(self.rows) // _MIN_BAND))
         if count == 1:
             return [self]
         cuts = [bags * i // count for i in range(count + 1)]
@@ -57,12 +57,12 @@ class Bags(NamedTuple):
         return self._replace(weight=self.weight * weight)
 
 
-def balanced(bags: Bags) -> tuple[Bags, ...]:
+def limit_bags(bags: Bags) -> tuple[Bags, ...]:
     """Leave no long bags where one block sums a bag serially."""
-    return in_parts(bags, _CUDA_BAG) if bags.rows.device.type == "cuda" else (bags,)
+    return split_bags(bags, _MAX_CUDA_BAG) if bags.rows.device.type == "cuda" else (bags,)
 
 
-def in_parts(bags: Bags, longest: int) -> tuple[Bags, Bags]:
+def split_bags(bags: Bags, longest: int) -> tuple[Bags, Bags]:
     """Factor a matrix into the sums of parts of bags and the sums of those."""
     length = bags.offsets.diff().to(torch.int64)
     count = (length + longest - 1).div(longest, rounding_mode="floor")
@@ -75,7 +75,7 @@ def in_parts(bags: Bags, longest: int) -> tuple[Bags, Bags]:
     return bags._replace(offsets=torch.cat([starts, bags.offsets[-1:]])), sums
 
 
-def parts(n: int, device: torch.device, step: int) -> Iterator[slice]:
+def chunks(n: int, device: torch.device, step: int) -> Iterator[slice]:
     """Cut n points into slices of `step`; a GPU takes all at once."""
     step = step if device.type == "cpu" else n
     return (slice(start, min(start + step, n)) for start in range(0, n, step))

@@ -1,4 +1,4 @@
-"""Threads for the dense CRF on a CPU: a photo each, or a team on one photo."""
+"""Threads for the dense CRF on a CPU: a photo each, or several on one photo."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# More threads on one photo have too little to do between two meetings.
-_LARGEST_TEAM = 4
+# More threads on one photo have too little to do between two waits for each other.
+_MAX_THREADS_PER_PHOTO = 4
 
 _starting = threading.Lock()
 
 
-class Team:
+class ThreadPool:
     """Threads that share the work on one photo; by default the calling thread alone.
 
     They wait for each other asleep. PyTorch's own intra-op threads spin, and where something else
@@ -27,56 +27,55 @@ class Team:
     for the scheduler: 9 s for a photo that takes one thread 0.2 s.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor | None = None, size: int = 1) -> None:
-        self._pool = pool
+    def __init__(self, executor: ThreadPoolExecutor | None = None, size: int = 1) -> None:
+        self._executor = executor
         self.size = size
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Apply a function to every item; the calling thread takes part."""
         first, *others = items
-        if self._pool is None:
+        if self._executor is None:
             return [function(first), *(function(item) for item in others)]
-        futures = [self._pool.submit(function, item) for item in others]
+        futures = [self._executor.submit(function, item) for item in others]
         return [function(first), *(future.result() for future in futures)]
 
 
-ALONE = Team()
+SINGLE_THREADED = ThreadPool()
 
 
 def map_photos(
-    function: Callable[[Item, Team], Result], photos: Sequence[Item], team_size: int = _LARGEST_TEAM
+    function: Callable[[Item, ThreadPool], Result], photos: Sequence[Item]
 ) -> list[Result]:
     """Map a function that computes with PyTorch on the CPU over photos, as fast as threads allow.
 
     Photos in parallel with one intra-op thread each scale almost linearly, where many threads on
-    one photo do not. A photo that is alone, or the one left over, gets a team. No more threads run
-    than the caller's `torch.get_num_threads()`, which launchers set to a rank's share of the
+    one photo do not. A photo that is alone, or the one left over, gets up to four. No more threads
+    run than the caller's `torch.get_num_threads()`, which launchers set to a rank's share of the
     machine and data loaders to 1, and than the cores this process may use. The threads end with
     the call, so a process may fork between calls.
 
     Args:
-        function: takes a photo and the team to compute it with. Its result must not depend on the
-            team's size.
+        function: takes a photo and the threads to compute it with. Its result must not depend on
+            how many they are.
         photos: any objects.
-        team_size: the most threads on one photo.
     """
     intra_op = torch.get_num_threads()
     if intra_op == 1:
-        return [function(photo, ALONE) for photo in photos]
-    # Threads of their own even for a single photo: in the caller's, PyTorch's team would spin.
+        return [function(photo, SINGLE_THREADED) for photo in photos]
+    # Threads of their own even for a single photo: in the caller's, PyTorch's own would spin.
     threads = min(intra_op, available_cores())
     lone = len(photos) % threads == 1 or threads == 1
     together = photos[:-1] if lone else photos
-    team_size = min(threads, team_size)
-    with _pool(min(threads, max(len(together), team_size if lone else 1)), intra_op) as pool:
-        results = list(pool.map(lambda photo: function(photo, ALONE), together))
+    shared = min(threads, _MAX_THREADS_PER_PHOTO) if lone else 1
+    with _start_threads(min(threads, max(len(together), shared)), intra_op) as executor:
+        results = list(executor.map(lambda photo: function(photo, SINGLE_THREADED), together))
         if lone:
-            team = Team(pool, team_size) if team_size > 1 else ALONE
-            results.append(pool.submit(function, photos[-1], team).result())
+            pool = ThreadPool(executor, shared) if shared > 1 else SINGLE_THREADED
+            results.append(executor.submit(function, photos[-1], pool).result())
     return results
 
 
-def _pool(workers: int, intra_op: int) -> ThreadPoolExecutor:
+def _start_threads(workers: int, intra_op: int) -> ThreadPoolExecutor:
     """Start threads that compute with one intra-op thread each."""
     started = threading.Barrier(workers + 1)
 
@@ -89,12 +88,12 @@ def _pool(workers: int, intra_op: int) -> ThreadPoolExecutor:
     # set_num_threads is the calling thread's own setting, but also the global one that threads yet
     # to be born begin with: put that back once all of ours have begun.
     with _starting:
-        pool = ThreadPoolExecutor(workers, "ovss-crf", initializer=use_one_thread)
+        executor = ThreadPoolExecutor(workers, "ovss-crf", initializer=use_one_thread)
         for _ in range(workers):
-            pool.submit(int)
+            executor.submit(int)
         started.wait()
         torch.set_num_threads(intra_op)
-    return pool
+    return executor
 
 
 def available_cores() -> int:

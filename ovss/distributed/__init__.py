@@ -1,1 +1,1 @@
-"""What the processes of a run have with each other: texts, signals, an eye on each other."""
+"""The processes of a run: texts between them, signals to them, a watch on each other."""

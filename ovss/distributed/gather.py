@@ -34,7 +34,7 @@ def gather_texts(texts: Sequence[str], device: torch.device | str = "cpu") -> li
     ]
 
 
-def tell_all(text: str | None, device: torch.device | str = "cpu") -> str:
+def broadcast_text(text: str | None, device: torch.device | str = "cpu") -> str:
     """The one text that a process gives; the others give None. All processes must call it."""
     (only,) = gather_texts([] if text is None else [text], device)
     return only

@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ovss.metrics import iou_per_class, margins
 from ovss.preprocessing import InputSpec
-from ovss.report.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
+from ovss.report.bootstrap import BootstrapResult, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import TEMPLATES
-from ovss.report.tables import percent
-from ovss.runs.run import PhotoRecord, Run, counts_of, read_run
+from ovss.runs.photos import PhotoRecord, counts_of
+from ovss.runs.run import Run, read_run
 from ovss.utils.files import write_atomically
-from ovss.utils.text import counted
+from ovss.utils.text import counted, percent
 
 log = logging.getLogger(__name__)
 
-_RESULTS = {
-    "mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "photos", "expected_photos",
-}  # fmt: skip
 _MUST_AGREE = ("benchmark", "protocol")
 _SHOWN_PHOTOS = 6
 
@@ -104,7 +103,7 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
     rows: list[Row] = []
     for run, title in zip(runs, titles, strict=True):
         by_id: dict[str, PhotoRecord] = {photo.id: photo for photo in run.scored}
-        same = Run(run.folder, run.scores, tuple(by_id[photo_id] for photo_id in ids))
+        same = Run(run.layout, run.scores, tuple(by_id[photo_id] for photo_id in ids))
         counts = counts_of(same.photos)
         gain = None
         if rows:
@@ -116,15 +115,16 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
                 resamples,
                 seed,
             )
-        sums = margins(counts, len(run.classes)).sum(0)
-        rows.append(Row(same, title, float(mean_iou(sums, run.protocol)), _iou(sums, run), gain))
+        sums = torch.from_numpy(margins(counts, len(run.classes)).sum(0))
+        iou = iou_per_class(*sums, run.protocol)
+        rows.append(Row(same, title, float(iou.nanmean()), iou.numpy(), gain))
     return rows
 
 
 def open_dataset(run: Run) -> Photos | None:
     """The photos and ground truth of a run's `config.yaml`; None where they cannot be had."""
     try:
-        section = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+        section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
         module, _, name = section["class_path"].rpartition(".")
         datamodule: Any = getattr(import_module(module), name)(**section.get("init_args", {}))
         datamodule.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
@@ -136,23 +136,9 @@ def open_dataset(run: Run) -> Photos | None:
 
 
 def settings_that_differ(runs: Sequence[Run]) -> list[str]:
-    """Names of the model's settings that are not the same in all runs."""
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in _RESULTS)
-    differing = [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
-    # scores.json has some of config.yaml's by their last name.
-    return [n for n in differing if "." not in n or not _repeats(n, n.rpartition(".")[2], runs)]
-
-
-def _repeats(name: str, other: str, runs: Sequence[Run]) -> bool:
-    """Whether two settings have the same value in each run."""
-    return all(run.settings.get(name) == run.settings.get(other) for run in runs)
-
-
-def _iou(sums: np.ndarray, run: Run) -> np.ndarray:
-    hits, truth, predicted = sums
-    union = truth + predicted - hits
-    counted = truth > 0 if run.protocol == "released" else union > 0
-    return np.where(counted, hits / np.maximum(union, 1), np.nan)
+    """Names of the method's settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [name for name in names if len({run.settings.get(name) for run in runs}) > 1]
 
 
 def _titles(folders: Sequence[Path]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ovss.benchmark import Benchmark
-from ovss.runs.run import PhotoRecord
+from ovss.runs.photos import PhotoRecord, read_labels
 from ovss.visualization.overlay import draw_overlay
 
 _SEARCHED = 50
@@ -97,12 +97,6 @@ def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
         if item["id"] == record.id:
             return item
     return None
-
-
-def read_labels(file: Path) -> np.ndarray:
-    """A label map `(H, W)` uint8 from a palette PNG."""
-    with Image.open(file) as image:
-        return np.asarray(image)
 
 
 def data_uri(image: Image.Image, side: int = 320) -> str:

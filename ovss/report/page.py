@@ -2,8 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ovss.report.tables import percent
-from ovss.utils.text import counted
+from ovss.utils.text import counted, percent
 
 # Classes, photos and folders may be called anything: all is escaped, nothing is marked safe.
 TEMPLATES = Environment(

@@ -13,17 +13,20 @@ from ovss.report.environment import command, environment
 from ovss.report.gallery import Figure, Photos, show_photo
 from ovss.report.page import TEMPLATES
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
-from ovss.report.tables import percent, seen
+from ovss.report.tables import seen
+from ovss.runs.fingerprint import flat
 from ovss.runs.run import Run
 from ovss.utils.files import write_atomically
+from ovss.utils.text import percent
 
 _SHOWN_IN_MATRIX = 21
 _STAGES = {
     "load": "load (waiting for photos)",
     "propose": "propose (which classes)",
-    "attend": "attend (GradCAM, Salience DropOut)",
-    "label": "label (maps to labels)",
-    "crf": "CRF",
+    "segment/vision": "segment: vision encoder",
+    "segment/text": "segment: text encoder, forward",
+    "segment/label": "segment: maps to labels",
+    "segment": "segment: everything else",
     "score": "score",
 }
 
@@ -41,7 +44,7 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
     """
     classes = [row for row in run.scores["classes"] if row["IoU"] is not None]
     classes.sort(key=lambda row: -row["IoU"])
-    path = run.folder / "report.html"
+    path = run.layout.report
     html = TEMPLATES.get_template("run.html").render(
         scores=run.scores,
         benchmark=benchmark,
@@ -50,7 +53,7 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
         **_confusions(run),
         proposals=proposal_quality(run.scored, benchmark.searchable) if run.scored else None,
         photos=_photos(run, dataset) if dataset is not None else {},
-        time=_time(run.folder),
+        time=_time(run.layout.timing),
         command=command(),
         environment=environment(),
     )
@@ -60,16 +63,9 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
 
 def _settings(scores: dict[str, Any]) -> list[tuple[str, object]]:
     """What the scores are only comparable with."""
-    known = {
-        "mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "benchmark",
-        "photos", "expected_photos", "proposals_precision", "proposals_recall",
-    }  # fmt: skip
-    settings = [
-        (name.replace("_", " "), value)
-        for name, value in scores.items()
-        if name not in known and not isinstance(value, (dict, list))
-    ]
-    return [*settings, ("scored", seen(scores))]
+    named = [(name, scores[name]) for name in ("protocol", "prompts") if name in scores]
+    own = [(name.replace("_", " "), value) for name, value in flat(scores["settings"]).items()]
+    return [*named, *own, ("scored", seen(scores))]
 
 
 def _confusions(run: Run) -> dict[str, Any]:
@@ -105,15 +101,18 @@ def _photos(run: Run, dataset: Photos) -> dict[str, list[Figure]]:
     return groups
 
 
-def _time(folder: Path) -> dict[str, Any] | None:
+def _time(path: Path) -> dict[str, Any] | None:
     """`timing.json` as facts and as bars of the stages; None without the file."""
-    path = folder / "timing.json"
     if not path.is_file():
         return None
     timing = json.loads(path.read_text(encoding="utf-8"))
     stages = dict(timing["stages"])
     whole = max(float(timing["seconds"]), 1e-9)
-    stages["everything else"] = max(0.0, whole - sum(stages.values()))
+    rest = whole - sum(spent for name, spent in stages.items() if "/" not in name)
+    # A stage within another one counts in both: here each second is shown once.
+    for name in [name for name in stages if "/" in name]:
+        stages[name.rpartition("/")[0]] -= stages[name]
+    stages["everything else"] = max(0.0, rest)
     facts = [("seconds", f"{whole:.1f}"), ("photos a second", f"{timing['photos_per_second']:.2f}")]
     if timing.get("processes", 1) > 1:
         facts.append(("processes", timing["processes"]))

@@ -1,13 +1,15 @@
-"""The lines of `photos.jsonl`: what was looked for in a photo, and its confusion counts."""
+"""What a run keeps of each photo: its line of `photos.jsonl`, its label map."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ovss.runs.layout import RunLayout
 
@@ -65,3 +67,9 @@ def _photo(index: int, line: dict[str, Any]) -> PhotoRecord:
 def counts_of(photos: Sequence[PhotoRecord]) -> list[np.ndarray]:
     """The sparse confusions of photos with ground truth."""
     return [photo.counts for photo in photos if photo.counts is not None]
+
+
+def read_labels(file: Path) -> np.ndarray:
+    """A label map `(H, W)` uint8 from a palette PNG."""
+    with Image.open(file) as image:
+        return np.asarray(image)

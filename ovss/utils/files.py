@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -28,6 +32,13 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_png(path: str | Path, image: Image.Image, **options: Any) -> None:
+    """Write a picture as `write_atomically` writes; the options are those of Pillow's PNG."""
+    data = io.BytesIO()
+    image.save(data, "png", **options)
+    write_atomically(path, data.getvalue())
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-_SMALLEST_NAMED = 0.04
+_MIN_NAMED_AREA = 0.04
 """Share of the picture from which a second region of a class is named too."""
 
 
@@ -44,7 +44,7 @@ def regions_to_name(
         areas = statistics[1:, cv2.CC_STAT_AREA]
         for part in range(1, count):
             area = areas[part - 1]
-            if part - 1 == areas.argmax() or area >= _SMALLEST_NAMED * labels.size:
+            if part - 1 == areas.argmax() or area >= _MIN_NAMED_AREA * labels.size:
                 regions.append((int(area), int(label), parts == part))
     regions.sort(key=lambda region: (-region[0], region[1]))
     return [(label, mask) for _, label, mask in regions]

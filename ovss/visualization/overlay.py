@@ -18,11 +18,11 @@ BLACK: RGB = (0, 0, 0)
 VOID: RGB = (224, 224, 192)
 """Pixels without a label, in Pascal VOC's colour for them."""
 
-_SHORT, _LONG = 480, 1600
-_LISTED = 12
+_MIN_SHORT_SIDE, _MAX_LONG_SIDE = 480, 1600
+_MAX_LISTED = 12
 """More classes that were not found are counted, not listed."""
-_INK: RGB = (32, 33, 36)
-_FAINT: RGB = (112, 117, 122)
+_TEXT_COLOUR: RGB = (32, 33, 36)
+_FAINT_COLOUR: RGB = (112, 117, 122)
 
 
 def draw_overlay(
@@ -80,11 +80,11 @@ def draw_overlay(
     if not legend:
         return image
     entries: list[tuple[str, RGB | None]] = [
-        (f"{classes[i]} {_share(shares[i])}", palette[i])
+        (f"{classes[i]} {_percent(shares[i])}", palette[i])
         for i in sorted(found, key=lambda i: -shares[i])
     ]
     absent = [f"{classes[i]} not found" for i in missing if not shares[i]]
-    if len(absent) > _LISTED:
+    if len(absent) > _MAX_LISTED:
         absent = [f"{len(absent)} classes not found"]
     entries += [(text, None) for text in absent]
     below = draw_legend(entries or [("nothing found", None)], image.width, font_size)
@@ -179,13 +179,13 @@ def draw_legend(
     for (text, colour), (left, top) in zip(entries, places, strict=True):
         swatch = (left, top, left + font_size, top + font_size)
         if colour is None:
-            draw.rectangle(swatch, outline=_FAINT)
+            draw.rectangle(swatch, outline=_FAINT_COLOUR)
         else:
             draw.rectangle(swatch, fill=tuple(colour))
         draw.text(
             (left + font_size + pad, top + font_size // 2 + 1),
             text,
-            _FAINT if colour is None else _INK,
+            _FAINT_COLOUR if colour is None else _TEXT_COLOUR,
             font,
             anchor="lm",
         )
@@ -232,7 +232,7 @@ def distinct_palette(count: int) -> tuple[RGB, ...]:
 
 def display_size(height: int, width: int) -> tuple[int, int]:
     """A size to look at: the shorter side at least 480, the longer at most 1,600 pixels."""
-    scale = min(max(1.0, _SHORT / min(height, width)), _LONG / max(height, width))
+    scale = min(max(1.0, _MIN_SHORT_SIDE / min(height, width)), _MAX_LONG_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -282,5 +282,5 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)  # type: ignore[return-value] # bitmap only without FreeType
 
 
-def _share(share: float) -> str:
+def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"

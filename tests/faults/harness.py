@@ -114,11 +114,11 @@ def main():
     options = parser.parse_args()
     generator = random.Random(options.seed)
     sys.path.insert(0, str(ROOT))
-    from datamodules.drawing import write_benchmark
+    from datamodules.scene_generator import write_scenes
 
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "scenes"
-        write_benchmark(data, dev=2, val=options.photos, workers=0)
+        write_scenes(data, dev=2, val=options.photos, workers=0)
         worst = [torture(Path(work), data, n, options, generator) for n in options.processes]
     raise SystemExit(1 if any(worst) else 0)
 

@@ -74,17 +74,17 @@ def prepare(
 
     Raises:
         DatasetNotFoundError: the data is not there, and has to be got by hand.
-        DownloadError: see `download.download` and `extract.extract`.
+        DownloadError: see `http.download` and `extract.extract`.
         ValueError: photos or masks that cannot be used; the first five are listed.
     """
     console = console or Console(stderr=True)
     if not check:
         datamodule.prepare_data()
-    if not check and not _is_there(datamodule):
+    if not check and not _is_complete(datamodule):
         for archive in datamodule.archives if archives is None else archives:
             if not archive.is_done(datamodule.root):
                 _check_writable(datamodule.root)
-                _get(archive, datamodule, mirror, console)
+                _download_and_extract(archive, datamodule, mirror, console)
     return inspect(datamodule, console)
 
 
@@ -98,7 +98,7 @@ def inspect(datamodule: BenchmarkDataModule, console: Console | None = None) -> 
     split = datamodule.find_whole()
     dataset = PhotoDataset(split, datamodule.benchmark)
 
-    def look(index: int) -> tuple[tuple[int, ...], str]:
+    def read_one(index: int) -> tuple[tuple[int, ...], str]:
         try:
             labels = dataset.read(index)[1]
             return labels.present if labels else (), ""
@@ -108,15 +108,15 @@ def inspect(datamodule: BenchmarkDataModule, console: Console | None = None) -> 
     present: Counter[int] = Counter()
     problems = []
     with (
-        _bar("check", console or Console(stderr=True), in_bytes=False) as say,
+        _progress_bar("check", console or Console(stderr=True), in_bytes=False) as update,
         # Decoding lets go of the interpreter's lock.
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
     ):
-        for number, (labels, problem) in enumerate(threads.map(look, range(len(dataset))), 1):
+        for number, (labels, problem) in enumerate(threads.map(read_one, range(len(dataset))), 1):
             present.update(labels)
             if problem:
                 problems.append(problem)
-            say(number, len(dataset))
+            update(number, len(dataset))
     if problems:
         listed = "\n".join(f"    {problem}" for problem in problems[:5])
         raise ValueError(
@@ -136,7 +136,7 @@ def inspect(datamodule: BenchmarkDataModule, console: Console | None = None) -> 
     )
 
 
-def _is_there(datamodule: BenchmarkDataModule) -> bool:
+def _is_complete(datamodule: BenchmarkDataModule) -> bool:
     try:
         datamodule.find_whole()
     except (FileNotFoundError, ValueError) as error:
@@ -158,7 +158,7 @@ def _check_writable(root: Path) -> None:
         )
 
 
-def _get(
+def _download_and_extract(
     archive: Archive, datamodule: BenchmarkDataModule, mirror: str | None, console: Console
 ) -> None:
     """Download an archive, or take the one in the root, and extract it."""
@@ -172,23 +172,23 @@ def _get(
     elif archive.url or mirror:
         url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
         console.print(f"{archive.name}: from {url}")
-        with _bar(archive.name, console) as say:
-            download(url, path, archive.digest, archive.size, say)
+        with _progress_bar(archive.name, console) as update:
+            download(url, path, archive.digest, archive.size, update)
     else:
         raise DatasetNotFoundError(
             datamodule.benchmark.title, root, archive.name, datamodule.remedy
         )
     if not archive.members:
         return
-    with _bar(f"extract {archive.name}", console) as say:
-        count = extract(path, into, lambda read: archive.selection(root, read), say)
+    with _progress_bar(f"extract {archive.name}", console) as update:
+        count = extract(path, into, lambda read: archive.selection(root, read), update)
     console.print(f"{archive.name}: {count} files extracted")
     if not own:
         path.unlink()
 
 
 @contextmanager
-def _bar(
+def _progress_bar(
     what: str, console: Console, in_bytes: bool = True
 ) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar for bytes, or for files."""
@@ -204,7 +204,7 @@ def _bar(
     ) as bar:
         task = bar.add_task(what, total=None)
 
-        def say(done: int, total: int | None) -> None:
+        def update(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield say
+        yield update

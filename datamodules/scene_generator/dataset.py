@@ -1,4 +1,4 @@
-"""Writes drawn scenes as a benchmark in the layout of PASCAL VOC."""
+"""Writes drawn scenes as a data set in the layout of PASCAL VOC."""
 
 import logging
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.drawing.scene import draw_scene
+from datamodules.scene_generator.scene import draw_scene
 from ovss.benchmark import voc_palette
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def _write_scene(folder: Path, size: int, scene: tuple[str, int]) -> None:
     image.save(folder / "SegmentationClass" / f"{name}.png")
 
 
-def write_benchmark(
+def write_scenes(
     root: str | Path, dev: int = 400, val: int = 400, size: int = 128, workers: int = 2
 ) -> Path:
     """Draws the splits `dev` (for choosing settings) and `val` (held out) into `root`.
@@ -58,7 +58,7 @@ def write_benchmark(
     target = Path(root) / "VOCdevkit"
     if target.exists():
         raise FileExistsError(
-            f"Expected `root` to hold no benchmark yet, but got {target}: delete it to draw anew."
+            f"Expected `root` to hold no scenes yet, but got {target}: delete it to draw anew."
         )
     splits = {
         "dev": [(f"dev_{i:05d}", DEV_SEED + i) for i in range(dev)],

@@ -1,4 +1,4 @@
-"""The demo's drawn scenes: what a scene shows, and the files of the benchmark."""
+"""The demo's drawn scenes: what a scene shows, and the files of the data set."""
 
 import hashlib
 import logging
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.drawing import CLASSES, benchmark, classes_in, draw_scene, write_benchmark
-from datamodules.drawing.sprites import draw_sprite
+from datamodules.scene_generator import CLASSES, classes_in, dataset, draw_scene, write_scenes
+from datamodules.scene_generator.sprites import draw_sprite
 
 # The first colours of PASCAL VOC's palette as its development kit prints them.
 VOC_COLOURS = [
@@ -86,15 +86,15 @@ def test_other_sizes() -> None:
         draw_scene(1, size=32)
 
 
-def test_benchmark_has_the_layout_of_voc(tmp_path: Path) -> None:
-    folder = write_benchmark(tmp_path, dev=2, val=3, workers=0)
+def test_data_set_has_the_layout_of_voc(tmp_path: Path) -> None:
+    folder = write_scenes(tmp_path, dev=2, val=3, workers=0)
     assert folder == tmp_path / "VOCdevkit" / "VOC2012"
     lists = folder / "ImageSets" / "Segmentation"
     assert (lists / "dev.txt").read_text() == "dev_00000\ndev_00001\n"
     names = (lists / "val.txt").read_text().split()
     assert names == ["val_00000", "val_00001", "val_00002"]
     for index, name in enumerate(names):
-        photo, mask = draw_scene(benchmark.VAL_SEED + index)
+        photo, mask = draw_scene(dataset.VAL_SEED + index)
         png = Image.open(folder / "SegmentationClass" / f"{name}.png")
         assert png.mode == "P"
         np.testing.assert_array_equal(np.asarray(png), mask)
@@ -109,27 +109,27 @@ def test_benchmark_has_the_layout_of_voc(tmp_path: Path) -> None:
 
 
 def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
-    alone = write_benchmark(tmp_path / "a", dev=3, val=30, workers=0)
-    together = write_benchmark(tmp_path / "b", dev=3, val=30, workers=2)
+    alone = write_scenes(tmp_path / "a", dev=3, val=30, workers=0)
+    together = write_scenes(tmp_path / "b", dev=3, val=30, workers=2)
     assert digests(alone) == digests(together)
 
 
 def test_splits_share_no_seed_with_each_other_or_the_training_scenes() -> None:
-    starts = [benchmark.TRAIN_SEED, benchmark.DEV_SEED, benchmark.VAL_SEED]
+    starts = [dataset.TRAIN_SEED, dataset.DEV_SEED, dataset.VAL_SEED]
     assert np.diff(starts).min() >= 1_000_000
 
 
 def test_drawing_says_how_much_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="datamodules"):
-        write_benchmark(tmp_path / "typo", dev=1, val=2, workers=0)
+        write_scenes(tmp_path / "typo", dev=1, val=2, workers=0)
     assert caplog.messages == [f"drawing 3 scenes into {tmp_path / 'typo'}"]
 
 
-def test_benchmark_is_not_drawn_over_another(tmp_path: Path) -> None:
-    folder = write_benchmark(tmp_path, dev=1, val=1, workers=0)
+def test_data_set_is_not_drawn_over_another(tmp_path: Path) -> None:
+    folder = write_scenes(tmp_path, dev=1, val=1, workers=0)
     before = digests(folder)
     with pytest.raises(FileExistsError, match="delete it to draw anew"):
-        write_benchmark(tmp_path, dev=2, val=2, workers=0)
+        write_scenes(tmp_path, dev=2, val=2, workers=0)
     assert digests(folder) == before
 
 
@@ -137,11 +137,11 @@ def test_interrupted_drawing_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        if seed == benchmark.VAL_SEED:
+        if seed == dataset.VAL_SEED:
             raise KeyboardInterrupt
         return draw_scene(seed, size)
 
-    monkeypatch.setattr(benchmark, "draw_scene", fail)
+    monkeypatch.setattr(dataset, "draw_scene", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_benchmark(tmp_path, dev=1, val=1, workers=0)
+        write_scenes(tmp_path, dev=1, val=1, workers=0)
     assert list(tmp_path.iterdir()) == []
