@@ -35,7 +35,7 @@ def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["photos"] == 3
-    assert {"benchmark", "protocol", "variant", "vlm", "proposals"} <= set(scores)
+    assert {"benchmark", "protocol", "method", "variant", "model", "proposals"} <= set(scores)
     ious = [row["IoU"] for row in scores["classes"] if row["IoU"] is not None]
     assert scores["mIoU"] == pytest.approx(sum(ious) / len(ious))
     with (folder / "per_class.csv").open() as file:
@@ -199,6 +199,8 @@ def test_demo_configuration_is_the_demo_models_own():
 def test_scores_name_what_they_depend_on(arguments, tmp_path):
     main(["test", *arguments, "--model.dropout.rounds=1", "--model.labeller.crf=null"])
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert scores["rounds"] == 1
-    assert scores["crf"] is False
-    assert {"patches", "relevance", "stop_below", "drop", "threshold", "blur"} <= set(scores)
+    settings = scores["settings"]
+    assert settings["dropout"] == {"rounds": 1, "patches": 6, "relevance": "gradcam"}
+    assert settings["labeller"] == {"threshold": 0.01, "blur": 0.05, "crf": None}
+    assert settings["proposals"] == {"kind": "oracle"}
+    assert {"vlm", "layer", "head", "template"} <= set(settings)

@@ -15,14 +15,16 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.cli.main import main
-from ovss.report import headline, percent
 from ovss.report.bootstrap import paired_bootstrap
 from ovss.report.compare import _page, compare_rows, settings_that_differ
 from ovss.report.gallery import data_uri
 from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
-from ovss.runs.run import PhotoRecord, read_run
+from ovss.report.tables import headline
+from ovss.runs.photos import PhotoRecord
+from ovss.runs.run import read_run
+from ovss.utils.text import percent
 from ovss.visualization.overlay import palette_png
 
 CLASSES = ("background", "cat", "<b>dog</b> & \"co\"")  # fmt: skip

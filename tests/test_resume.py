@@ -25,6 +25,7 @@ from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo
 from ovss.runs.folder import LabelMap, RunFiles
+from ovss.runs.layout import RunLayout
 from ovss.salience import SalienceDropout
 
 ROOT = Path(__file__).parents[1]
@@ -216,8 +217,8 @@ def test_a_folder_of_another_configuration_is_refused(go, tmp_path):
     with pytest.raises(ValueError, match="made with another one") as refused:
         go(labeller=Labeller(threshold=0.5))
     named = [line.strip() for line in str(refused.value).splitlines()[1:-1]]
-    assert named[0] == "labeller.threshold: 0.15 in the folder, 0.5 now"
-    assert named[1].startswith("labeller.crf: null in the folder, {")
+    assert named[0] == "model.labeller.threshold: 0.15 in the folder, 0.5 now"
+    assert named[1].startswith("model.labeller.crf: null in the folder, {")
     assert len(named) == 2
     after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert after == before
@@ -236,6 +237,15 @@ def test_other_weights_are_another_configuration(go, tmp_path, tiny_blip):
             weight.view(-1)[0] -= 1e-6
 
 
+@pytest.mark.parametrize(("format", "age"), [(None, "older"), (1, "older"), (99, "newer")])
+def test_a_folder_of_another_format_is_refused(go, tmp_path, format, age):
+    (tmp_path / "run").mkdir()
+    said = {"fingerprint": {}} if format is None else {"format": format, "fingerprint": {}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=f"by an? {age} version of ovss; choose another"):
+        go()
+
+
 def test_a_run_file_that_says_nothing_is_refused(go, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("[]")
@@ -244,7 +254,7 @@ def test_a_run_file_that_says_nothing_is_refused(go, tmp_path):
 
 
 def test_two_runs_in_one_folder(go, tmp_path):
-    other = RunFiles(tmp_path / "run", [(0, 0, 0)])
+    other = RunFiles(RunLayout(tmp_path / "run"), [(0, 0, 0)])
     other.lock()
     with pytest.raises(ValueError, match=f"only run in .*process {os.getpid()} on .* is at work"):
         go()
@@ -257,11 +267,11 @@ def test_two_runs_in_one_folder(go, tmp_path):
 )
 def test_a_photo_name_cannot_lead_out_of_the_folder(tmp_path, name):
     with pytest.raises(ValueError, match="path inside the run folder"):
-        RunFiles(tmp_path, [(0, 0, 0)]).label_path(name)
+        RunLayout(tmp_path).label_map(name)
 
 
 def test_a_photo_name_may_have_folders(tmp_path):
-    files = RunFiles(tmp_path, [(0, 0, 0), (9, 9, 9)])
+    files = RunFiles(RunLayout(tmp_path), [(0, 0, 0), (9, 9, 9)])
     labels = np.array([[0, 1, 1]], np.uint8)
     files.write("frankfurt/Bücher 图 <b>", LabelMap(labels, (1,), (0.5,)))
     found = files.read("frankfurt/Bücher 图 <b>")
@@ -357,10 +367,10 @@ def test_a_killed_loader_process_ends_the_run(go, tmp_path, monkeypatch):
 class SmallGPU(PnPOVSS):
     """Has room for one photo."""
 
-    def _label_photos(self, batch):
+    def _segment(self, batch):
         if len(batch.ids) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super()._label_photos(batch)
+        return super()._segment(batch)
 
 
 def test_out_of_gpu_memory_halves_the_batch(tiny_blip, caplog):
@@ -387,7 +397,7 @@ def test_a_photo_too_large_for_the_gpu_is_an_error(tiny_blip, monkeypatch):
     def never(self, batch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(PnPOVSS, "_label_photos", never)
+    monkeypatch.setattr(PnPOVSS, "_segment", never)
     module = PnPOVSS(tiny_blip, **FAST, benchmark=of_classes(["cat"]))
     with pytest.raises(torch.OutOfMemoryError):
         module(PhotoBatch(["a"], [torch.zeros(3, 4, 4)], torch.zeros(1, 3, 4, 4)))
@@ -459,7 +469,9 @@ def test_settings_that_do_not_decide_the_result_are_free(go, tmp_path):
     module = go()
     fingerprint = json.loads((tmp_path / "run" / "run.json").read_text())["fingerprint"]
     assert {"batch_size", "root", "devices", "num_workers"}.isdisjoint(fingerprint)
-    assert fingerprint["classes"] == list(module.benchmark.classes)
+    assert fingerprint["benchmark"]["classes"] == list(module.benchmark.classes)
     other = replace(module.benchmark, classes=("x", *module.benchmark.classes[1:]))
-    with pytest.raises(ValueError, match=r'classes\[0\]: "background" in the folder, "x" now'):
+    with pytest.raises(
+        ValueError, match=r'benchmark\.classes\[0\]: "background" in the folder, "x" now'
+    ):
         go(benchmark=other)

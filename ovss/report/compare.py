@@ -116,7 +116,8 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
                 seed,
             )
         sums = torch.from_numpy(margins(counts, len(run.classes)).sum(0))
-        iou = iou_per_class(*sums, run.protocol)
+        hits, truth, predicted = sums
+        iou = iou_per_class(hits, truth, predicted, run.protocol)
         rows.append(Row(same, title, float(iou.nanmean()), iou.numpy(), gain))
     return rows
 

@@ -13,7 +13,9 @@ def headline(data: dict[str, Any]) -> str:
     """The mIoU with everything it is only comparable with, in one line."""
     return (
         f"mIoU {percent(data['mIoU'])} | {data['benchmark']} | protocol {data['protocol']} | "
-        f"method {data['method']} | {_variant(data)}model {data['model']} | "
+        f"method {data['method']} | "
+        + (f"variant {data['variant']} | " if "variant" in data else "")
+        + f"model {data['model']} | "
         f"proposals {data['proposals']} | "
         + (f"prompts {data['prompts']} | " if "prompts" in data else "")
         + seen(data)
@@ -42,8 +44,3 @@ def per_class_table(data: dict[str, Any]) -> Table:
         if row["IoU"] is not None:
             table.add_row(row["name"], percent(row["IoU"]), percent(row["accuracy"]))
     return table
-
-
-def _variant(data: dict[str, Any]) -> str:
-    variant = data["settings"].get("variant")
-    return f"variant {variant} | " if variant else ""

@@ -31,15 +31,16 @@ def scores_as_data(
         segmenter: the method.
         expected: photos in the whole split; None where nobody knows.
     """
-    own = benchmark.prompts_file
+    own, settings = benchmark.prompts_file, as_plain(segmenter.settings())
     data: dict[str, Any] = {
         "benchmark": benchmark.key,
         "protocol": benchmark.protocol,
         **({} if own is None else {"prompts": own}),
         "method": segmenter.method,
+        **{name: settings[name] for name in ("variant",) if name in settings},
         "model": segmenter.model,
         "proposals": segmenter.proposer.name,
-        "settings": as_plain(segmenter.settings()),
+        "settings": settings,
         "photos": int(results["photos"]),
     }
     if expected is not None:
