@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 
 from datamodules import Scenes
-from ovss.method import look
 from ovss.metrics import SegmentationScores
+from ovss.pnp import gradcam_rounds
 from ovss.preprocessing import InputSpec
 from ovss.salience import SalienceDropout
 from ovss.segmentation import demo_settings
@@ -68,7 +68,7 @@ def main() -> None:
         for setting, (dropout, dtype) in rows.items():
             start = clock()
             with torch.autocast(args.device, dtype) if dtype else nullcontext():
-                rounds = look(vlm, inputs, names, layer, head, dropout)
+                rounds = gradcam_rounds(vlm, inputs, names, layer, head, dropout)
                 maps = [dropout.combine(each) for each in rounds.maps]
             if args.device == "cuda":
                 torch.cuda.synchronize()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from ovss.labelling import Labeller
-from ovss.method import look
+from ovss.pnp import gradcam_rounds
 from ovss.salience import SalienceDropout
 from ovss.vlm import BlipITM
 
@@ -53,7 +53,7 @@ def main() -> None:
         start = clock()
         for done in range(0, count, args.batch):
             some = min(args.batch, count - done)
-            seen = look(vlm, pixels[:some], [names] * some, 1, "mean", dropout)
+            seen = gradcam_rounds(vlm, pixels[:some], [names] * some, 1, "mean", dropout)
             maps = [dropout.combine(each) for each in seen.maps]
             if label:
                 Labeller().batch(maps, list(photos[:some]), [True] * some)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ovss.benchmark import PhotoBatch, of_classes
-from ovss.method import look
+from ovss.pnp import gradcam_rounds
 from ovss.proposals import ContrastiveProposer, MatchProposer, Proposer
 from ovss.salience import SalienceDropout
 from ovss.vlm import VLM, BlipITM, BridgeTowerITM
@@ -76,7 +76,7 @@ def main() -> None:
         names = [[(name,) for name in CLASSES[:3]]]
         rows: dict[str, Callable[[], object]] = {
             "vision encoder": lambda v=vlm, p=pixels: v.encode_image(p),
-            "method, 3 classes, 4 rounds": lambda v=vlm, p=pixels, n=names: look(
+            "method, 3 classes, 4 rounds": lambda v=vlm, p=pixels, n=names: gradcam_rounds(
                 v, p, n, 3, "mean", SalienceDropout()
             ),
         }

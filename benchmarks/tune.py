@@ -29,8 +29,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules import Scenes
-from ovss.method import look
 from ovss.module import PnPOVSS
+from ovss.pnp import gradcam_rounds
 from ovss.proposals import OracleProposer
 from ovss.salience import SalienceDropout
 from ovss.segmentation import demo_vlm
@@ -98,7 +98,7 @@ def run_naively(demo: Demo, settings: Sequence[Setting]) -> float:
         reward, masks = demo.reward(), demo.masks()  # texts and black photo, again
         for chunk in chunked(len(demo.photos), 16):
             dropout = SalienceDropout(setting.rounds, setting.patches or 1)
-            seen = look(
+            seen = gradcam_rounds(
                 demo.module.vlm,
                 demo.photos.pixel_values[chunk[0] : chunk[-1] + 1],
                 [demo.names[p] for p in chunk],

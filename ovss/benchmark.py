@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -73,6 +73,21 @@ class Benchmark:
     def searchable(self) -> tuple[int, ...]:
         """Labels that can be looked for."""
         return tuple(label for label, names in enumerate(self.prompts) if names)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides a label map or its score."""
+        return {
+            "key": self.key,
+            "protocol": self.protocol,
+            "classes": self.classes,
+            "prompts": self.prompts,  # the names themselves, whatever their file is called
+            "released_prompts": self.released_prompts,
+            "background": self.background,
+            "background_rule": self.background_rule,
+            "ignore_index": self.ignore_index,
+            "rescale": self.rescale,
+            "normalise": self.normalise,
+        }
 
     def has_background(self, looked_for: int) -> bool:
         """Whether a photo with that many classes to look for gets a background channel."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -141,16 +142,29 @@ def confusion_matrix(
     return counts.view(num_classes, num_classes)
 
 
+def iou_per_class(
+    hits: Tensor, truth: Tensor, predicted: Tensor, protocol: Protocol = "standard"
+) -> Tensor:
+    """IoU `(..., K)` in 0..1; NaN for classes that do not count (see `SegmentationScores`).
+
+    Args:
+        hits: pixels of each class that were right, `(..., K)` float64.
+        truth: pixels that are truly of each class.
+        predicted: pixels that were predicted to be.
+        protocol: which classes count.
+    """
+    union = truth + predicted - hits
+    counted = truth > 0 if protocol == "released" else union > 0
+    return torch.where(counted, hits / union, torch.nan)
+
+
 def scores_of(confusion: Tensor, protocol: Protocol = "standard") -> dict[str, Tensor]:
     """Scores of a confusion matrix `(K, K)`; see `SegmentationScores.compute`."""
     matrix = confusion.double()
     hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    union = truth + predicted - hits
+    iou = iou_per_class(hits, truth, predicted, protocol)
     in_truth = truth > 0
-    counted = in_truth if protocol == "released" else union > 0
-    nan = torch.full_like(hits, torch.nan)
-    iou = torch.where(counted, hits / union, nan)
-    accuracy = torch.where(in_truth, hits / truth, nan)
+    accuracy = torch.where(in_truth, hits / truth, torch.nan)
     share = truth / truth.sum()
     return {
         "mIoU": iou.nanmean(),
@@ -160,6 +174,48 @@ def scores_of(confusion: Tensor, protocol: Protocol = "standard") -> dict[str, T
         "IoU": iou,
         "accuracy": accuracy,
     }
+
+
+def sparse_counts(predicted: Tensor, true: Tensor, num_classes: int, ignore: int) -> np.ndarray:
+    """`confusion_matrix` without its zeros: `(n, 3)` int64 rows true, predicted, pixels."""
+    matrix = confusion_matrix(predicted, true, num_classes, ignore)
+    rows, columns = matrix.nonzero(as_tuple=True)
+    return torch.stack([rows, columns, matrix[rows, columns]], 1).numpy()
+
+
+def margins(confusions: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
+    """What IoU needs of sparse confusions: `(photos, 3, num_classes)` float64.
+
+    The three are the pixels that were right, that are truly of a class, and that were predicted.
+
+    Raises:
+        ValueError: labels outside the classes.
+    """
+    table = np.zeros((len(confusions), 3, num_classes))
+    lengths = [len(rows) for rows in confusions]
+    if not sum(lengths):
+        return table
+    photo = np.repeat(np.arange(len(confusions)), lengths)
+    filled = [np.asarray(rows) for rows in confusions if len(rows)]
+    true, predicted, pixels = np.concatenate(filled).T
+    if min(true.min(), predicted.min()) < 0 or max(true.max(), predicted.max()) >= num_classes:
+        raise ValueError(
+            f"Expected labels in 0..{num_classes - 1}, but got "
+            f"{min(true.min(), predicted.min())}..{max(true.max(), predicted.max())}."
+        )
+    hit = true == predicted
+    right = (3 * photo[hit]) * num_classes + true[hit]
+    cells = np.concatenate(
+        [right, (3 * photo + 1) * num_classes + true, (3 * photo + 2) * num_classes + predicted]
+    )
+    weights = np.concatenate([pixels[hit], pixels, pixels])
+    return np.bincount(cells, weights, minlength=table.size).reshape(table.shape)
+
+
+def mean_iou(sums: np.ndarray, protocol: Protocol = "standard") -> np.ndarray:
+    """Mean IoU of summed margins `(..., 3, num_classes)`, in 0..1; NaN where no class counts."""
+    hits, truth, predicted = torch.from_numpy(np.ascontiguousarray(sums)).unbind(-2)
+    return iou_per_class(hits, truth, predicted, protocol).nanmean(-1).numpy()
 
 
 def _as_list(labels: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -1,27 +1,27 @@
-"""The LightningModule: PnP-OVSS for `trainer.test` and `trainer.predict`."""
+"""The Lightning shell: any training-free method for `trainer.test` and `trainer.predict`."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.captions import TEMPLATE
 from ovss.distributed.gather import gather_texts
 from ovss.labelling import Labeller
-from ovss.method import best_match, look
 from ovss.metrics import SegmentationScores
+from ovss.pnp import PnP
 from ovss.preprocessing import InputSpec
-from ovss.proposals import Proposal, ProposalScores, Proposer, resolve
+from ovss.proposals import Proposal, Proposer
+from ovss.proposals.metrics import ProposalScores
 from ovss.salience import SalienceDropout, Variant
+from ovss.segmenter import Segmenter
 from ovss.utils.timing import StageTimes
 from ovss.vlm import VLM
 
@@ -42,61 +42,33 @@ class Prediction(NamedTuple):
     proposal: Proposal
 
 
-class PnPOVSS(LightningModule):
-    """Training-free open-vocabulary segmentation with a frozen vision-language model.
+class SegmentationModule(LightningModule):
+    """A training-free segmentation method as a LightningModule without trainable parameters.
 
     Args:
-        vlm: the frozen model.
-        layer: cross-attention layer, counted from 0.
-        head: head of that layer, counted from 0, or `mean` over heads.
-        dropout: Salience DropOut's settings.
-        labeller: from class maps to label maps.
-        proposals: which classes to look for in a photo: `oracle`, `all`, or another kind.
-        variant: `paper`, or `released` for the released code's numerics.
-        template: caption with `{}` for the class names.
+        segmenter: the method.
         benchmark: classes and scoring; default: the data module's.
         on_error: what unreadable photos do: `stop` ends the run with an error that lists them,
             once all others are done; `skip` leaves them out, and the scores say so.
-
-    Example:
-        >>> from lightning.pytorch import Trainer  # doctest: +SKIP
-        >>> model = PnPOVSS(BlipITM.from_pretrained("Salesforce/blip-itm-large-flickr", 336))
-        ... # doctest: +SKIP
-        >>> Trainer().test(model, datamodule=VOC("data"))  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        vlm: VLM,
-        layer: int = 7,
-        head: int | str = 9,
-        dropout: SalienceDropout = SalienceDropout(),
-        labeller: Labeller = Labeller(),
-        proposals: str | Proposer = "oracle",
-        variant: Variant = "paper",
-        template: str = TEMPLATE,
+        segmenter: Segmenter,
         benchmark: Benchmark | None = None,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
         if on_error not in ("stop", "skip"):
             raise ValueError(f"Expected `on_error` to be 'stop' or 'skip', but got {on_error!r}.")
-        vlm.check_choice(layer, head)
-        self.vlm = vlm.requires_grad_(False)
-        self.layer = layer
-        self.head = head
-        self.dropout = replace(dropout, variant=variant)
-        self.labeller = labeller
-        self.proposer = resolve(proposals)
-        self.variant = variant
-        self.template = template
+        self.segmenter = segmenter.requires_grad_(False).eval()
+        self.on_error = on_error
         self.times = StageTimes()
         self.results: dict[str, Any] | None = None
         """Scores of the last finished run; see `SegmentationScores.compute`. Beside them the
         proposals' `proposals_precision` and `proposals_recall`."""
         self.unreadable: list[Unreadable] = []
         """Photos that the run under way could not read; of all processes once it is finished."""
-        self.on_error = on_error
         self.proposal_scores = ProposalScores()
         self._said_out_of_memory = False
         self._benchmark = benchmark
@@ -109,8 +81,9 @@ class PnPOVSS(LightningModule):
         """Classes and scoring, given or taken from the data module."""
         if self._benchmark is None:
             raise RuntimeError(
-                "Expected a benchmark, but none is known yet: give `PnPOVSS(benchmark=...)` (see "
-                "ovss.benchmark.of_classes) or run with a data module that has one."
+                f"Expected a benchmark, but none is known yet: give "
+                f"`{type(self).__name__}(benchmark=...)` (see ovss.benchmark.of_classes) or run "
+                "with a data module that has one."
             )
         return self._benchmark
 
@@ -132,41 +105,13 @@ class PnPOVSS(LightningModule):
 
     def input_spec(self, benchmark: Benchmark) -> InputSpec:
         """How the photos of a benchmark are resized and normalised."""
-        if self.variant == "released" and not benchmark.normalise:
-            return InputSpec(self.vlm.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
-        statistics = self.vlm.statistics
-        return InputSpec(self.vlm.image_size, statistics.mean, statistics.std)
+        return self.segmenter.input_spec(benchmark)
 
     def fitting_batch(self) -> int:
         """Photos in a step that suit the Trainer's device; the same for all processes."""
         device = self.trainer.strategy.root_device
-        batch = fitting_batch(self.vlm, device, self.layer, self.head)
-        least = self.trainer.strategy.reduce(torch.tensor(batch, device=device), reduce_op="min")
-        return int(least)
-
-    def describe(self) -> dict[str, Any]:
-        """The settings that a score is only comparable with."""
-        benchmark = self.benchmark
-        own = benchmark.prompts_file
-        return {
-            "benchmark": benchmark.key,
-            "protocol": benchmark.protocol,
-            **({} if own is None else {"prompts": own}),
-            "variant": self.variant,
-            "vlm": self.vlm.name,
-            "image_size": self.vlm.image_size,
-            "layer": self.layer,
-            "head": self.head,
-            "proposals": self.proposer.name,
-            "rounds": self.dropout.rounds,
-            "patches": self.dropout.patches,
-            "relevance": self.dropout.relevance,
-            "stop_below": self.dropout.stop_below,
-            "drop": self.dropout.drop,
-            "threshold": self.labeller.threshold,
-            "blur": self.labeller.blur,
-            "crf": self.labeller.crf is not None,
-        }
+        batch = torch.tensor(self.segmenter.fitting_batch(device), device=device)
+        return int(self.trainer.strategy.reduce(batch, reduce_op="min"))
 
     # ---- the method ----------------------------------------------------------------------------
 
@@ -177,7 +122,7 @@ class PnPOVSS(LightningModule):
             torch.OutOfMemoryError: a single photo is too much.
         """
         try:
-            return self._label_photos(batch)
+            return self._segment(batch)
         except torch.OutOfMemoryError:
             if len(batch.ids) == 1:
                 raise
@@ -194,107 +139,16 @@ class PnPOVSS(LightningModule):
         half = len(batch.ids) // 2
         return [*self(_part(batch, slice(half))), *self(_part(batch, slice(half, None)))]
 
-    def _label_photos(self, batch: PhotoBatch) -> list[Prediction]:
+    def _segment(self, batch: PhotoBatch) -> list[Prediction]:
         benchmark = self.benchmark
         with self.times.measure("propose", self.device):
-            proposals = self.proposer(batch, benchmark, self.vlm)
-        with self.times.measure("attend", self.device):
-            maps = self.class_maps(batch.pixel_values, proposals)
-        with self.times.measure("label", self.device):
-            labels = self.label(batch, maps, proposals)
+            proposals = self.segmenter.propose(batch, benchmark)
+        with self.times.measure("segment", self.device):
+            labels = self.segmenter(batch, benchmark, proposals)
         return [
             Prediction(photo_id, map_of_photo.to("cpu", torch.uint8), proposal)
             for photo_id, map_of_photo, proposal in zip(batch.ids, labels, proposals, strict=True)
         ]
-
-    def class_maps(self, pixel_values: Tensor, proposals: list[Proposal]) -> list[Tensor]:
-        """For each photo `(K_i, g, g)`: the summed maps of its proposed classes."""
-        names = [[self.names_of(label) for label in proposal.labels] for proposal in proposals]
-        rounds = look(
-            self.vlm,
-            pixel_values,
-            names,
-            self.layer,
-            self.head,
-            self.dropout,
-            rescale=self.benchmark.rescale,
-            template=self.template,
-        )
-        return [self.dropout.combine(maps) for maps in rounds.maps]
-
-    def label(
-        self, batch: PhotoBatch, maps: list[Tensor], proposals: list[Proposal]
-    ) -> list[Tensor]:
-        """For each photo `(H, W)`: benchmark labels from its class maps.
-
-        A photo without proposed classes is all background or, where the benchmark has none, all of
-        the class that the matching head likes best.
-        """
-        several = [photo for photo, proposal in enumerate(proposals) if proposal.labels]
-        found = iter(
-            self.label_maps(
-                [batch.photos[photo] for photo in several],
-                [maps[photo] for photo in several],
-                [proposals[photo].labels for photo in several],
-                self.labeller,
-            )
-        )
-        labels = []
-        for photo, proposal in enumerate(proposals):
-            if proposal.labels:
-                labels.append(next(found))
-            else:
-                size = batch.photos[photo].shape[-2:]
-                label = self._label_without_proposal(batch.pixel_values[photo : photo + 1])
-                labels.append(torch.full(size, label, device=self.device))
-        return labels
-
-    def label_maps(
-        self,
-        photos: Sequence[Tensor],
-        maps: Sequence[Tensor],
-        labels: Sequence[Sequence[int]],
-        labeller: Labeller,
-    ) -> list[Tensor]:
-        """For each photo `(H, W)`: benchmark labels from the maps of one class or more.
-
-        Args:
-            photos: `(3, H_i, W_i)` uint8 each.
-            maps: `(K_i, g, g)` each.
-            labels: the benchmark's labels of each photo's K_i classes.
-            labeller: makes the label maps.
-        """
-        benchmark = self.benchmark
-        local = labeller.batch(
-            maps,
-            photos,
-            [benchmark.has_background(len(own)) for own in labels],
-            rescale=benchmark.rescale and self.variant == "released",
-        )
-        background = benchmark.background if benchmark.background is not None else 0
-        return [
-            torch.tensor([background, *own], device=indices.device)[indices]
-            for own, indices in zip(labels, local, strict=True)
-        ]
-
-    def names_of(self, label: int) -> tuple[str, ...]:
-        """What a class is called in captions: its name and synonyms."""
-        if self.variant == "released":
-            released = self.benchmark.released_prompts
-            # The released code takes one word as one class, so it removes the blanks in names.
-            return (
-                released[label]
-                if released
-                else tuple("".join(name.split()) for name in self.benchmark.prompts[label][:1])
-            )
-        return self.benchmark.prompts[label]
-
-    def _label_without_proposal(self, pixel_values: Tensor) -> int:
-        benchmark = self.benchmark
-        if benchmark.background is not None:
-            return benchmark.background
-        names = [self.names_of(label)[0] for label in benchmark.searchable]
-        return benchmark.searchable[best_match(self.vlm, pixel_values, names, self.template)]
 
     # ---- Lightning -----------------------------------------------------------------------------
 
@@ -373,6 +227,7 @@ class PnPOVSS(LightningModule):
         self.unreadable = []
         self._said_out_of_memory = False
         self.times.reset()
+        self.times.watch(self.segmenter.stages())
         self.scores.reset()
         self.proposal_scores.reset()
 
@@ -382,6 +237,7 @@ class PnPOVSS(LightningModule):
         Raises:
             ValueError: some photos could not be read, and the run is to stop on that.
         """
+        self.times.unwatch()
         texts = gather_texts([json.dumps(each) for each in self.unreadable], self.device)
         self.unreadable = sorted(Unreadable(*json.loads(text)) for text in texts)
         results = self.scores.compute()
@@ -396,6 +252,47 @@ class PnPOVSS(LightningModule):
         if int(results["photos"]):
             shares = {f"proposals_{name}": proposals[name] for name in ("precision", "recall")}
             self.results = {**results, **shares}
+
+
+class PnPOVSS(SegmentationModule):
+    """PnP-OVSS: training-free open-vocabulary segmentation with a frozen vision-language model.
+
+    Args:
+        vlm: the frozen model.
+        layer: cross-attention layer, counted from 0.
+        head: head of that layer, counted from 0, or `mean` over heads.
+        dropout: Salience DropOut's settings.
+        labeller: from class maps to label maps.
+        proposals: which classes to look for in a photo: `oracle`, `all`, or another kind.
+        variant: `paper`, or `released` for the released code's numerics.
+        template: caption with `{}` for the class names.
+        benchmark: classes and scoring; default: the data module's.
+        on_error: what unreadable photos do; see `SegmentationModule`.
+
+    Example:
+        >>> from lightning.pytorch import Trainer  # doctest: +SKIP
+        >>> model = PnPOVSS(BlipITM.from_pretrained("Salesforce/blip-itm-large-flickr", 336))
+        ... # doctest: +SKIP
+        >>> Trainer().test(model, datamodule=VOC("data"))  # doctest: +SKIP
+    """
+
+    segmenter: PnP
+
+    def __init__(
+        self,
+        vlm: VLM,
+        layer: int = 7,
+        head: int | str = 9,
+        dropout: SalienceDropout = SalienceDropout(),
+        labeller: Labeller = Labeller(),
+        proposals: str | Proposer = "oracle",
+        variant: Variant = "paper",
+        template: str = TEMPLATE,
+        benchmark: Benchmark | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        segmenter = PnP(vlm, layer, head, dropout, labeller, proposals, variant, template)
+        super().__init__(segmenter, benchmark, on_error)
 
 
 def _part(batch: PhotoBatch, rows: slice) -> PhotoBatch:

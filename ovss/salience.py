@@ -1,17 +1,17 @@
-"""Salience DropOut: look, blank the most salient patches, look again (section 3.3 of the paper)."""
+"""Salience DropOut (section 3.3): GradCAM in rounds, the most salient patches blanked between."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ovss.captions import Caption
-from ovss.utils.timing import stage
-from ovss.vlm.base import VLM, GradCAM, Tokens
+from ovss.maps import min_max
+from ovss.vlm.base import VLM, Tokens
 
 Variant = Literal["paper", "released"]
 """`paper`: the method as published. `released`: the released code's numerics."""
@@ -37,26 +37,18 @@ class SalienceDropout:
     """GradCAM in several rounds, the most salient patches blanked between them.
 
     Attributes:
-        rounds: how often to look; 1 is GradCAM alone.
+        rounds: how many GradCAM passes; 1 is GradCAM alone.
         patches: patches dropped after a round: a count, or a fraction of the patch grid in (0, 1).
             The released code drops 10 of 441, whatever the image size.
         variant: `released` counts round 0 twice and sums, rather than averages, the word pieces of
             a caption's last class.
         relevance: `attention` leaves out the gradient weight (an ablation).
-        stop_below: beyond the paper, off at 0: a photo gets no further round once a round's
-            salience falls below this share of its first round's. Costs a wait for the device in
-            every round.
-        drop: `pixels` blanks dropped patches. Beyond the paper, `tokens` takes them out: they
-            never enter the vision encoder again, and the caption attends to the others alone.
-            Costs a wait for the device in every round.
     """
 
     rounds: int = 4
     patches: int | float = 10
     variant: Variant = "paper"
     relevance: Literal["gradcam", "attention"] = "gradcam"
-    stop_below: float = 0.0
-    drop: Literal["pixels", "tokens"] = "pixels"
 
     def __post_init__(self) -> None:
         if isinstance(self.rounds, bool) or self.rounds < 1:
@@ -74,42 +66,17 @@ class SalienceDropout:
             raise ValueError(
                 f"Expected `relevance` to be 'gradcam' or 'attention', but got {self.relevance!r}."
             )
-        if not 0 <= self.stop_below <= 1:
-            raise ValueError(f"Expected `stop_below` to be in 0..1, but got {self.stop_below}.")
-        if self.drop not in ("pixels", "tokens"):
-            raise ValueError(f"Expected `drop` to be 'pixels' or 'tokens', but got {self.drop!r}.")
-
-    def __call__(
-        self,
-        vlm: VLM,
-        pixel_values: Tensor,
-        captions: Sequence[Caption | Sequence[Caption]],
-        layer: int,
-        head: int | str,
-        rescale: bool = False,
-    ) -> list[Tensor]:
-        """Class maps of photos, summed over the rounds.
-
-        Args:
-            vlm: the frozen model.
-            pixel_values: `(B, 3, S, S)`, normalised.
-            captions: for each photo its caption, or the captions that share its classes.
-            layer: cross-attention layer, counted from 0.
-            head: head, counted from 0, or `"mean"`.
-            rescale: see `look`.
-
-        Returns:
-            For each photo `(K_i, g, g)`, non-negative, in the order of its captions' classes.
-        """
-        rounds = self.look(vlm, pixel_values, captions, layer, head, rescale)
-        return [self.combine(maps) for maps in rounds.maps]
 
     def combine(self, maps: Tensor) -> Tensor:
         """Sum `(rounds, K, g, g)` over the rounds; `released` counts the first one twice."""
         total = maps.sum(0)
         return total + maps[0] if self.variant == "released" else total
 
-    def look(
+    def settings(self) -> dict[str, Any]:
+        """What decides the maps; the variant is the method's."""
+        return {"rounds": self.rounds, "patches": self.patches, "relevance": self.relevance}
+
+    def gradcam_rounds(
         self,
         vlm: VLM,
         pixel_values: Tensor,
@@ -148,21 +115,18 @@ class SalienceDropout:
         rows = torch.tensor(owner, device=device)
         rows_in_order = owner == list(range(count))
         history, pooled, logits = [], [], []
-        seen: GradCAM | None = None
-        active = torch.ones(count, dtype=torch.bool, device=device)
-        first = torch.zeros(count, device=device)
         for number in range(self.rounds):
-            whole = self.drop == "pixels" and not (self.stop_below and not bool(active.all()))
-            if seen is None or whole:
-                seen = self._look_at(
-                    vlm, pixel_values, dropped, tokens, None if rows_in_order else rows, layer, head
-                )
-            else:
-                seen = self._look_again(
-                    vlm, pixel_values, dropped, tokens, rows, active, layer, head, seen
-                )
+            blanked = _blank(pixel_values, dropped.unflatten(1, (grid, grid)))
+            features = vlm.encode_image(blanked)
+            seen = vlm.attend(
+                features if rows_in_order else features[rows],
+                tokens,
+                layer,
+                head,
+                self.relevance == "gradcam",
+            )
             # Under autocast the pooled maps and the salience would be rounded.
-            with stage("dropout", device), torch.autocast(device.type, enabled=False):
+            with torch.autocast(device.type, enabled=False):
                 maps = seen.maps.flatten(2) * ~dropped[rows, None]
                 history.append(dropped.view(count, grid, grid))
                 pooled.append((pooling @ maps).unflatten(-1, (grid, grid)))
@@ -170,10 +134,6 @@ class SalienceDropout:
                 if number + 1 < self.rounds:
                     salience = torch.zeros(count, grid * grid, dtype=maps.dtype, device=device)
                     salience.index_add_(0, rows, (members @ maps)[:, 0])
-                    if self.stop_below:
-                        left = salience.sum(1)
-                        first = left if number == 0 else first
-                        active = active & (left > 0) & (left >= self.stop_below * first)
                     dropped = dropped | most_salient(salience, self._count(grid * grid))
         by_round, by_logit = torch.stack(pooled, 1), torch.stack(logits, 1)
         maps_of_photo, logits_of_photo = [], []
@@ -191,80 +151,6 @@ class SalienceDropout:
             maps_of_photo.append(class_maps)
             logits_of_photo.append(by_logit[own].T)
         return Rounds(maps_of_photo, torch.stack(history), logits_of_photo)
-
-    def _look_at(
-        self,
-        vlm: VLM,
-        pixel_values: Tensor,
-        dropped: Tensor,
-        tokens: Tokens,
-        rows: Tensor | None,
-        layer: int,
-        head: int | str,
-    ) -> GradCAM:
-        """A round for photos that can be looked at together.
-
-        Args:
-            vlm: the frozen model.
-            pixel_values: `(B, 3, S, S)`.
-            dropped: `(B, g*g)` bool; to drop tokens, as many in each row.
-            tokens: of the photos' captions.
-            rows: `(captions,)`, the photo of each caption; None for one each in the same order.
-            layer: counted from 0.
-            head: counted from 0, or `"mean"`.
-        """
-        visible = ~dropped if self.drop == "tokens" and bool(dropped.any()) else None
-        with stage("vision", pixel_values.device):
-            if visible is None:
-                blanked = _blank(pixel_values, dropped.unflatten(1, (vlm.grid, vlm.grid)))
-                features = vlm.encode_image(blanked)
-            else:
-                features = vlm.encode_visible(pixel_values, visible)
-        if rows is not None:
-            features = features[rows]
-            visible = None if visible is None else visible[rows]
-        return vlm.attend(features, tokens, layer, head, self.relevance == "gradcam", visible)
-
-    def _look_again(
-        self,
-        vlm: VLM,
-        pixel_values: Tensor,
-        dropped: Tensor,
-        tokens: Tokens,
-        rows: Tensor,
-        active: Tensor,
-        layer: int,
-        head: int | str,
-        before: GradCAM,
-    ) -> GradCAM:
-        """A round for the photos that are still active; the others' maps are zero.
-
-        Args:
-            vlm: the frozen model.
-            pixel_values: `(B, 3, S, S)`.
-            dropped: `(B, g*g)` bool.
-            tokens: of all captions.
-            rows: `(captions,)`, the photo of each caption.
-            active: `(B,)` bool.
-            layer: counted from 0.
-            head: counted from 0, or `"mean"`.
-            before: the last round, whose match logits inactive photos keep.
-        """
-        maps, logit = torch.zeros_like(before.maps), before.match_logit.clone()
-        together = [active]
-        if self.drop == "tokens":
-            # As only positive salience is dropped, photos may have different numbers of tokens.
-            counts = dropped.sum(1)
-            together = [active & (counts == count) for count in counts[active].unique()]
-        for some in together:
-            chosen = some[rows].nonzero()[:, 0]
-            if not len(chosen):
-                continue
-            own = Tokens(tokens.input_ids[chosen], tokens.attention_mask[chosen], ())
-            place = (some.cumsum(0) - 1)[rows[chosen]]  # of each caption's photo among these
-            seen = self._look_at(vlm, pixel_values[some], dropped[some], own, place, layer, head)
-            maps[chosen], logit[chosen] = seen.maps, seen.match_logit
-        return GradCAM(maps, logit)
 
     def _count(self, patches: int) -> int:
         """Patches to drop after a round, of `patches` in all."""
@@ -295,13 +181,6 @@ def most_salient(salience: Tensor, count: int) -> Tensor:
     order = salience.argsort(dim=1, descending=True, stable=True)[:, :count]
     chosen = torch.zeros_like(salience, dtype=torch.bool).scatter_(1, order, True)
     return chosen & (salience > 0)
-
-
-def min_max(maps: Tensor) -> Tensor:
-    """Scale each map of `(..., H, W)` to 0..1; a constant map becomes 0."""
-    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    span = high - low
-    return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
 
 
 def _blank(pixel_values: Tensor, dropped: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from PIL import Image
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
 from ovss.captions import TEMPLATE
 from ovss.demo import SETTINGS
-from ovss.labelling import Labeller, upsampling
-from ovss.method import look
+from ovss.labelling import Labeller
+from ovss.maps import min_max, upsampling
+from ovss.pnp import PnP
 from ovss.preprocessing import Preprocess, read_photo
 from ovss.proposals import AllProposer
-from ovss.salience import SalienceDropout, min_max
+from ovss.salience import SalienceDropout
 from ovss.visualization.overlay import (
     display_size,
     distinct_palette,
@@ -32,9 +33,6 @@ from ovss.visualization.overlay import (
     resize_photo,
 )
 from ovss.vlm.base import VLM
-
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
 
 log = logging.getLogger(__name__)
 
@@ -176,32 +174,17 @@ def segment(
         >>> segment(photo, ["sun", "tree"]).classes
         ('background', 'sun', 'tree')
     """
-    from ovss.module import PnPOVSS
-
     benchmark = own_classes(classes, background)
+    settings: dict[str, Any] = {"layer": layer, "head": head}
     if vlm is None:
-        settings = demo_settings()
-        module = PnPOVSS(
-            demo_vlm(),
-            settings["layer"],
-            settings["head"],
-            dropout or settings["dropout"],
-            labeller or settings["labeller"],
-            proposals="all",
-            benchmark=benchmark,
-        )
-    else:
-        module = PnPOVSS(
-            vlm,
-            layer,
-            head,
-            dropout or SalienceDropout(),
-            labeller or Labeller(),
-            proposals="all",
-            benchmark=benchmark,
-        )
-    say_vocabulary(module.vlm, benchmark)
-    return segment_with(module, as_pixels(image), benchmark)
+        vlm, settings = demo_vlm(), demo_settings()
+    if dropout is not None:
+        settings["dropout"] = dropout
+    if labeller is not None:
+        settings["labeller"] = labeller
+    segmenter = PnP(vlm, **settings)
+    say_vocabulary(vlm, benchmark)
+    return segment_with(segmenter, as_pixels(image), benchmark)
 
 
 def own_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
@@ -243,32 +226,23 @@ def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
         )
 
 
-def segment_with(module: PnPOVSS, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
-    """Segment `(H, W, 3)` uint8 with a module's settings and all classes of a benchmark."""
-    module.benchmark = benchmark
-    pixels = Preprocess(module.input_spec(benchmark))(photo)[None].to(module.vlm.device)
+def segment_with(segmenter: PnP, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
+    """Segment `(H, W, 3)` uint8 with a method's settings and all classes of a benchmark."""
+    pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None].to(segmenter.vlm.device)
     batch = PhotoBatch(
         ids=["photo"],
         photos=[torch.from_numpy(photo.transpose(2, 0, 1).copy()).to(pixels.device)],
         pixel_values=pixels,
     )
-    proposals = AllProposer()(batch, benchmark, module.vlm)
-    rounds = look(
-        module.vlm,
-        pixels,
-        [[benchmark.prompts[label] for label in proposals[0].labels]],
-        module.layer,
-        module.head,
-        module.dropout,
-        template=module.template,
-    ).maps[0]
-    labels = module.label(batch, [module.dropout.combine(rounds)], proposals)[0]
+    proposals = AllProposer()(batch, benchmark, segmenter.vlm)
+    rounds = segmenter.rounds(pixels, benchmark, proposals)
+    (labels,) = segmenter.label(batch, benchmark, proposals, rounds)
     return Segmentation(
         photo,
         labels.cpu().numpy().astype(np.uint8),
         benchmark.classes,
         benchmark.palette,
-        rounds.float().cpu().numpy(),
+        rounds[0].float().cpu().numpy(),
     )
 
 
@@ -299,7 +273,7 @@ def demo_vlm() -> VLM:
 
 
 def demo_settings() -> dict[str, Any]:
-    """The demo's settings, as `PnPOVSS` takes them."""
+    """The demo's settings, as `PnP` takes them."""
     section = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["model"]
     return {
         "layer": section["layer"],

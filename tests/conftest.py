@@ -83,6 +83,12 @@ class Golden:
         return torch.from_numpy(self["inputs"][f"{kind}_img{image}"])[None]
 
 
+def class_maps(dropout, vlm, pixels, captions, layer, head, rescale=False):
+    """For each photo `(K_i, g, g)`: its class maps, summed over the rounds."""
+    rounds = dropout.gradcam_rounds(vlm, pixels, captions, layer, head, rescale)
+    return [dropout.combine(maps) for maps in rounds.maps]
+
+
 @pytest.fixture(scope="session")
 def golden():
     return Golden()

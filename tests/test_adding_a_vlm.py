@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import class_maps
 
 from ovss.captions import Caption
 from ovss.cli.main import main
@@ -55,7 +56,7 @@ def test_the_toy_serves_the_whole_interface(files):
     assert vlm.layers == range(1)
     photos = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     captions = [Caption.of(["cat", "dog"]), Caption.of(["potted plant"])]
-    maps = SalienceDropout(rounds=2, patches=5)(vlm, photos, captions, 0, "mean")
+    maps = class_maps(SalienceDropout(rounds=2, patches=5), vlm, photos, captions, 0, "mean")
     assert [each.shape for each in maps] == [(2, 8, 8), (1, 8, 8)]
     shared = vlm.match(vlm.encode_image(photos[:1]), captions)
     assert shared.shape == (2, 2)
@@ -77,4 +78,5 @@ def test_the_overlay_runs_over_the_demo(files, scenes_root):
         ]
     )
     scores = json.loads((files / "run" / "scores.json").read_text())
-    assert (scores["vlm"], scores["layer"], scores["head"]) == ("toy", 0, 0)
+    settings = scores["settings"]
+    assert (scores["model"], settings["layer"], settings["head"]) == ("toy", 0, 0)

@@ -181,9 +181,9 @@ def test_salience_dropout_with_several_captions_a_photo(tokenizer):
     photos = pixels(vlm)
     dropout = SalienceDropout(rounds=2, patches=3)
     split = [[Caption.of(["cat"]), Caption.of(["dog"])], CAPTIONS[1]]
-    together = dropout.look(vlm, photos, split, 1, 2)
+    together = dropout.gradcam_rounds(vlm, photos, split, 1, 2)
     assert [maps.shape for maps in together.maps] == [(2, 2, 4, 4), (2, 3, 4, 4)]
-    alone = dropout.look(vlm, photos[1:], CAPTIONS[1:], 1, 2)
+    alone = dropout.gradcam_rounds(vlm, photos[1:], CAPTIONS[1:], 1, 2)
     assert_close(together.maps[1], alone.maps[0], MAPS)
     first = vlm.gradcam(photos[:1], [Caption.of(["dog"])], 1, 2)
     group = vlm.tokenize([Caption.of(["dog"])]).groups[0][0]

@@ -1,4 +1,4 @@
-"""What is left out or done at once changes no result; what changes results is off by default."""
+"""What is left out or done at once changes no result."""
 
 import logging
 from types import SimpleNamespace
@@ -12,11 +12,9 @@ from ovss.batch_size import ON_CPU, fitting_batch, largest_batch
 from ovss.callbacks import LoaderWatch
 from ovss.captions import Caption
 from ovss.labelling import Labeller
-from ovss.salience import SalienceDropout
-from ovss.utils.timing import StageTimes, stage
+from ovss.utils.timing import StageTimes
 from ovss.vlm import BlipITM, attention
-from ovss.vlm.attention import FusedBlipAttention
-from ovss.vlm.linear import OneDNNLinear, use_onednn
+from ovss.vlm.attention import FusedBlipAttention, OneDNNLinear, use_onednn
 
 pytestmark = pytest.mark.numerical
 
@@ -141,50 +139,6 @@ def test_a_compiler_sees_a_plain_linear_layer():
     assert "mkldnn" not in called[0]
 
 
-# ---- beyond the paper --------------------------------------------------------------------------
-
-
-def look(vlm, photos, captions, **options):
-    return SalienceDropout(patches=4, **options).look(vlm, photos, captions, 4, 2)
-
-
-def test_exhausted_photos_get_no_further_round(tiny_blip, photos):
-    whole = look(tiny_blip, photos, CAPTIONS)
-    left = torch.stack([maps.sum((1, 2, 3)) for maps in whole.maps])  # (photos, rounds)
-    ratio = (left[:, 1:] / left[:, :1]).cummin(1).values
-    # A share that stops some photos after a round, and others not: between two of their ratios.
-    share = float(ratio[:, 0].sort().values[:2].mean())
-    part = look(tiny_blip, photos, CAPTIONS, stop_below=share)
-    stopped = []
-    for photo, maps in enumerate(part.maps):
-        goes_on = salience_goes_on(whole, photo, share)
-        stopped.append(int(goes_on.sum()))
-        torch.testing.assert_close(
-            maps, whole.maps[photo] * goes_on[:, None, None, None], atol=1e-6, rtol=1e-4
-        )
-    assert len(set(stopped)) > 1
-
-
-def salience_goes_on(rounds, photo, share):
-    """Whether each round is looked at, from the sum over class tokens (one token a class here)."""
-    left = rounds.maps[photo].sum((1, 2, 3))
-    kept = (left >= share * left[0]).cumprod(0).bool()
-    return torch.cat([torch.tensor([True]), kept[:-1]])
-
-
-def test_stopping_does_not_depend_on_the_batch(tiny_blip, photos):
-    together = look(tiny_blip, photos, CAPTIONS, stop_below=0.9)
-    for photo, caption in enumerate(CAPTIONS):
-        alone = look(tiny_blip, photos[photo : photo + 1], [caption], stop_below=0.9)
-        torch.testing.assert_close(together.maps[photo], alone.maps[0], atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_an_impossible_share(share):
-    with pytest.raises(ValueError, match="Expected `stop_below` to be in"):
-        SalienceDropout(stop_below=share)
-
-
 # ---- defaults that suit a person ---------------------------------------------------------------
 
 
@@ -245,22 +199,38 @@ def test_a_starved_model_is_told(monkeypatch, caplog, wait, warned):
     assert module.times.seconds["load"] == pytest.approx(50 + 7 * wait)
 
 
-def test_stages_nest_and_cost_nothing_where_nobody_listens(monkeypatch):
+class Work(torch.nn.Module):
+    """Takes some time by the clock, and may fail."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, fails=False):
+        self.clock.now += self.seconds
+        if fails:
+            raise RuntimeError
+
+
+def test_stages_nest_and_cost_nothing_where_nobody_measures(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("ovss.utils.timing.time", clock)
-    times = StageTimes()
-
-    def work():
-        with stage("vision"):
-            clock.now += 2
-        with stage("text"):
-            clock.now += 1
-
-    work()
+    vision, text, times = Work(clock, 2), Work(clock, 1), StageTimes()
+    times.watch({"vision": vision, "text": text})
+    vision()
     assert times.seconds == {}
     for _ in range(2):
-        with times.measure("attend"):
-            work()
-    assert times.seconds == {"attend": 6, "attend/vision": 4, "attend/text": 2}
+        with times.measure("segment"):
+            vision()
+            text()
+    with pytest.raises(RuntimeError), times.measure("segment"):
+        vision(fails=True)
+    assert times.seconds == {"segment": 8, "segment/vision": 6, "segment/text": 2}
     times.reset()
     assert times.seconds == {}
+    times.unwatch()
+    assert not vision._forward_hooks
+    assert not vision._forward_pre_hooks
+    with times.measure("segment"):
+        vision()
+    assert times.seconds == {"segment": 2}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FEATURES, LOGITS, MAPS, assert_close, margin_of
+from conftest import FEATURES, LOGITS, MAPS, assert_close, class_maps, margin_of
 
 from ovss.captions import Caption
 from ovss.labelling import Labeller
@@ -122,7 +122,7 @@ def test_dropped_patches_and_round_maps(golden, tiny_blip, dataset, layer, head,
     case, record = golden.cases[dataset][image], golden["dropout"]
     key = f"{dataset}_L{layer + 1}_H{head}_img{image}"
     clear = clear_rounds(golden, dataset, layer, head, image)
-    rounds = SalienceDropout(rounds=1 + clear, variant="released").look(
+    rounds = SalienceDropout(rounds=1 + clear, variant="released").gradcam_rounds(
         tiny_blip, golden.pixels(dataset, image), [caption_of(case)], layer, head
     )
     for number in range(clear):
@@ -166,7 +166,8 @@ def test_gradcam_of_the_papers_layer_and_head_with_the_recorded_patches_blank(
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_released_class_maps(golden, tiny_blip, dataset, image):
-    maps = SalienceDropout(variant="released")(
+    maps = class_maps(
+        SalienceDropout(variant="released"),
         tiny_blip,
         golden.pixels(dataset, image),
         [caption_of(golden.cases[dataset][image])],
@@ -180,8 +181,8 @@ def test_released_class_maps(golden, tiny_blip, dataset, image):
 @pytest.mark.parametrize("image", IMAGES)
 def test_paper_class_maps_count_every_round_once_and_average_every_class(golden, tiny_blip, image):
     case = golden.cases["voc"][image]
-    (maps,) = SalienceDropout()(
-        tiny_blip, golden.pixels("voc", image), [caption_of(case)], LAYER, HEAD
+    (maps,) = class_maps(
+        SalienceDropout(), tiny_blip, golden.pixels("voc", image), [caption_of(case)], LAYER, HEAD
     )
     tokens = torch.from_numpy(golden["dropout"][f"voc_L5_H2_img{image}/iter_maps"][:, 0]).sum(0)
     first = 3
@@ -205,7 +206,7 @@ def test_channels_before_the_blur(golden, dataset, image):
     np.testing.assert_allclose(channels.numpy(), recorded, atol=1e-6, rtol=0)
 
 
-def class_maps(case, tokens):
+def maps_of_tokens(case, tokens):
     """Class maps of token maps `(T, g, g)`, the last class summed as in the released code."""
     pieces = tokens[3:].split(
         [*case["tokens_per_class"], len(tokens) - 3 - sum(case["tokens_per_class"])]
@@ -294,7 +295,7 @@ def test_corner_cases(golden, dataset, kind, name, blur, image):
     """Maps without a zero, and a class without evidence: the released code may divide 0 by 0."""
     case = golden.cases[dataset][image]
     key = f"{dataset}/{kind}/img{image}"
-    maps = class_maps(case, torch.from_numpy(golden["synthetic"][f"{key}/gradcam_agg"]))
+    maps = maps_of_tokens(case, torch.from_numpy(golden["synthetic"][f"{key}/gradcam_agg"]))
     background = has_background(dataset, len(maps))
     rescale = dataset.startswith("coco")
     photo = torch.zeros(3, *golden.sizes[image], dtype=torch.uint8)

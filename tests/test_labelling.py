@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from conftest import class_maps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -210,7 +211,7 @@ def test_bfloat16_autocast_agrees(tiny_blip, golden, record_property, rounds, fl
     labeller, dropout = Labeller(crf=None), SalienceDropout(rounds)
 
     def labels():
-        maps = dropout(tiny_blip, pixels, captions, 4, 2)
+        maps = class_maps(dropout, tiny_blip, pixels, captions, 4, 2)
         assert all(m.dtype == torch.float32 for m in maps)
         return torch.cat([m.flatten() for m in labeller.batch(maps, photos, [True] * 4)])
 

@@ -150,17 +150,19 @@ def test_synonyms_compete_for_their_class(tiny_blip):
         tiny_blip, **FAST, labeller=Labeller(crf=None), proposals="all", benchmark=benchmark
     )
     batch = batch_of(tiny_blip)
-    maps = model.class_maps(batch.pixel_values, [Proposal((1, 2), (1.0, 1.0))])[0]
+    proposals = [Proposal((1, 2), (1.0, 1.0))]
+    maps = model.segmenter.rounds(batch.pixel_values, benchmark, proposals)[0]
     caption = tiny_blip.captions(["cat", "kitten", "dog"])
-    rounds = model.dropout.look(tiny_blip, batch.pixel_values, [caption], 4, 2).maps[0]
-    cat = torch.maximum(rounds[:, 0], rounds[:, 1]).sum(0)
-    torch.testing.assert_close(maps, torch.stack([cat, rounds[:, 2].sum(0)]), rtol=0, atol=0)
+    dropout = model.segmenter.dropout
+    rounds = dropout.gradcam_rounds(tiny_blip, batch.pixel_values, [caption], 4, 2).maps[0]
+    cat = torch.maximum(rounds[:, 0], rounds[:, 1])
+    torch.testing.assert_close(maps, torch.stack([cat, rounds[:, 2]], 1), rtol=0, atol=0)
 
 
 def test_released_variant_joins_words_and_feeds_plain_pixels(tiny_blip):
     model = PnPOVSS(tiny_blip, **FAST, variant="released", benchmark=of_classes(["potted plant"]))
-    assert model.names_of(1) == ("pottedplant",)
-    assert model.dropout.variant == "released"
+    assert model.segmenter.names_of(1, model.benchmark) == ("pottedplant",)
+    assert model.segmenter.dropout.variant == "released"
     plain = replace(model.benchmark, normalise=False)
     assert model.input_spec(plain).std == (1.0, 1.0, 1.0)
     assert model.input_spec(plain).interpolation == "bilinear"
@@ -192,10 +194,11 @@ def test_classes_that_share_a_name_share_its_map(tiny_blip):
         released_prompts=((), ("screen",), ("person",), ("screen",)),
     )
     model = PnPOVSS(tiny_blip, **FAST, variant="released", proposals="all", benchmark=benchmark)
-    maps = model.class_maps(batch_of(tiny_blip).pixel_values, [Proposal((1, 2, 3), (1.0,) * 3)])[0]
-    assert maps.shape[0] == 3
-    assert torch.equal(maps[0], maps[2])
-    assert not torch.equal(maps[0], maps[1])
+    pixels, proposals = batch_of(tiny_blip).pixel_values, [Proposal((1, 2, 3), (1.0,) * 3)]
+    (maps,) = model.segmenter.rounds(pixels, benchmark, proposals)
+    assert maps.shape[1] == 3
+    assert torch.equal(maps[:, 0], maps[:, 2])
+    assert not torch.equal(maps[:, 0], maps[:, 1])
 
 
 def test_proposals_are_kept_for_runs_beside(tmp_path, tiny_blip, scenes_root, monkeypatch):

@@ -160,6 +160,6 @@ def test_tensorboard_gets_pictures(run, tmp_path):
 def test_the_report_comes_with_a_test(run):
     folder, data = run(after=[ReportWriter()])
     html = (folder / "report.html").read_text()
-    assert f"on {data.benchmark.title}".replace("'", "&#x27;") in html
+    assert f"on {data.benchmark.title}".replace("'", "&#39;") in html
     assert html.count("<img") == 3 * 3
     assert torch.__version__ in html

@@ -16,11 +16,11 @@ from ovss.proposals import (
     MatchProposer,
     OracleProposer,
     Proposal,
-    ProposalScores,
     Proposer,
     resolve,
 )
 from ovss.proposals.base import select
+from ovss.proposals.metrics import ProposalScores
 
 BENCHMARK = of_classes(["cat", "dog; puppy", "potted plant"])
 

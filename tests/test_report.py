@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from jinja2 import UndefinedError
 from PIL import Image
 
 from ovss.benchmark import Benchmark
@@ -16,7 +18,8 @@ from ovss.cli.main import main
 from ovss.report import headline, percent
 from ovss.report.bootstrap import paired_bootstrap
 from ovss.report.compare import _page, compare_rows, settings_that_differ
-from ovss.report.page import bars, data_uri, matrix, page, section, table
+from ovss.report.gallery import data_uri
+from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
 from ovss.runs.run import PhotoRecord, read_run
@@ -63,11 +66,11 @@ def predicted(truth, wrong):
     return labels
 
 
-def write_run(folder, wrongs, config="model: {}\n", **scores):
+def write_run(folder, wrongs, config="model: {}\n", data=None, **scores):
     """A run's folder as `test` writes it, over `Drawn`."""
     folder.mkdir(parents=True)
     matrix, lines = np.zeros((3, 3), int), []
-    data = Drawn(len(wrongs))
+    data = data or Drawn(len(wrongs))
     for index, wrong in enumerate(wrongs):
         item = data[index]
         truth = item["mask"].numpy()
@@ -86,7 +89,9 @@ def write_run(folder, wrongs, config="model: {}\n", **scores):
         "benchmark": "two", "protocol": "standard", "variant": "paper", "vlm": "tiny & small",
         "image_size": 32, "layer": 1, "head": 0, "proposals": "all", "photos": len(wrongs),
         "mIoU": iou.mean(), "pixel_accuracy": 0.5, "mean_accuracy": 0.5, "fw_IoU": 0.5,
-        "classes": [{"name": n, "IoU": i, "accuracy": i} for n, i in zip(CLASSES, iou)],
+        "classes": [
+            {"name": n, "IoU": i, "accuracy": i} for n, i in zip(data.benchmark.classes, iou)
+        ],
     } | scores  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(content))
     (folder / "photos.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -158,31 +163,154 @@ def test_telling_photos():
 
 # ---- pages -------------------------------------------------------------------------------------
 
+MACROS = TEMPLATES.get_template("macros.html").module
+HOSTILE = """'"><script>alert("x")<%sscript> & <b onclick=x>"""
+
+
+class Hostile(Drawn):
+    """`Drawn` with names that want to be markup."""
+
+    benchmark = replace(
+        BENCHMARK,
+        title=f"title {HOSTILE % '/'}",
+        classes=("background", *(f"{name} {HOSTILE % '/'}" for name in ("cat", "dog"))),
+    )
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "id": f"photo{index} {HOSTILE % '/'}"}
+
+
+def hostile_run(folder, name, wrongs):
+    """A run whose settings, stages and folder are called like that, too."""
+    evil = HOSTILE % "/"
+    path = write_run(
+        folder / f"{name} {HOSTILE % '_'}",  # a folder's name has no slash
+        wrongs,
+        json.dumps({"model": {"vlm": f"{name} {evil}", f"setting {evil}": name}}),
+        Hostile(len(wrongs)),
+        benchmark=f"key {evil}",
+        variant=f"variant {evil}",
+        proposals=f"proposals {evil}",
+        **{f"own {evil}": f"value {evil}"},
+    )
+    timing = json.loads((path / "timing.json").read_text())
+    timing["stages"][f"stage {evil}"] = 1.0
+    (path / "timing.json").write_text(json.dumps(timing))
+    return path
+
+
+def check_hostile(html, named):
+    """No name is markup, and each of `named` is there to read."""
+    checked = Checker(html)
+    assert {tag for tag, _ in checked.tags} <= {
+        "html", "head", "meta", "title", "link", "style", "body", "main", "section", "h1", "h2",
+        "h3", "p", "br", "div", "span", "b", "i", "table", "thead", "tbody", "tr", "th", "td",
+        "wbr", "figure", "figcaption", "img", "small", "pre",
+    }  # fmt: skip
+    assert {name for _, attributes in checked.tags for name in attributes} <= {
+        "lang", "charset", "name", "content", "http-equiv", "rel", "href", "class", "style",
+        "alt", "src",
+    }  # fmt: skip
+    words = "".join(checked.text)
+    for name in named:
+        assert name in words
+    return checked
+
+
+def test_report_escapes_hostile_names(tmp_path, monkeypatch):
+    evil = HOSTILE % "/"
+    monkeypatch.setattr("sys.argv", ["ovss", "test", "--x=<script>alert(1)</script>"])
+    run = read_run(hostile_run(tmp_path, "run", [4, 8, 12]))
+    html = write_report(run, Hostile.benchmark, Hostile(3)).read_text(encoding="utf-8")
+    kinds = ("title", "cat", "dog", "variant", "own", "value", "stage", "photo0", "photo1")
+    checked = check_hostile(html, [f"{kind} {evil}" for kind in kinds])
+    words = " ".join("".join(checked.text).split())
+    assert f"Proposals of the kind proposals {evil}, against" in words
+    assert "Looked for in vain most: none." in words
+    assert "'--x=<script>alert(1)</script>'" in words
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_compare_escapes_hostile_names(tmp_path, shown):
+    runs = [hostile_run(tmp_path, *run) for run in (("one", [4, 8, 12]), ("four", [2, 2, 2]))]
+    rows = compare_rows([read_run(folder) for folder in runs], resamples=10)
+    named = [f"{kind} {HOSTILE % '/'}" for kind in ("key", "setting", "cat", "dog", "photo2")]
+    named += [f"{title} {HOSTILE % '_'}" for title in ("one", "four")]
+    checked = check_hostile(_page(rows, Hostile(3) if shown else None, 10), named)
+    pictured = {attributes["alt"] for tag, attributes in checked.tags if tag == "img"}
+    assert pictured == ({"photo", "ground truth", *named[-2:]} if shown else set())
+
+
+def test_sections_with_nothing_to_say_are_left_out(tmp_path):
+    def headings(folder):
+        html = write_report(read_run(folder), BENCHMARK).read_text()
+        return re.findall("<h2>(.*?)</h2>", html)
+
+    folder = write_run(tmp_path / "run", [1, 2])
+    assert headings(folder) == [
+        "Classes", "Confusions", "Class proposals", "Time", "To run it again"
+    ]  # fmt: skip
+    (folder / "timing.json").unlink()
+    assert headings(folder) == ["Classes", "Confusions", "Class proposals", "To run it again"]
+    right = write_run(tmp_path / "right", [0, 0])
+    assert "Confusions" not in headings(right)
+    lines = [json.loads(line) for line in (folder / "photos.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["counts"]
+    (folder / "photos.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert headings(folder) == ["Classes", "To run it again"]
+
 
 def test_parts_of_a_page_escape_what_they_show():
     evil = '"><script>x</script>'
-    html = page(
-        evil,
-        [
-            section(evil, table([evil, "n"], [[evil, 1]], numbers=1)),
-            bars([(evil, 0.25, "25"), ("other", -0.5, "-50")]),
-            matrix([evil], [[0.5]]),
-            section("empty", ""),
-        ],
+    template = TEMPLATES.from_string(
+        """
+        {% extends "base.html" %}
+        {% from "macros.html" import bars, facts, gallery, matrix, table %}
+        {% block title %}{{ evil }}{% endblock %}
+        {% block content %}
+        {{ table([evil, "n"], [[evil, 1]], numbers=1) }}
+        {{ bars([(evil, 0.25, "25"), ("other", -0.5, "-50")]) }}
+        {{ matrix([evil], [[0.5]]) }}
+        {{ facts([(evil, evil)]) }}
+        {{ gallery([{"pictures": [(evil, evil)], "caption": evil, "legend": [(evil, [evil])]}]) }}
+        {% endblock %}
+        """
     )
-    checked = Checker(html)
+    checked = Checker(template.render(evil=evil))
     assert not [tag for tag, _ in checked.tags if tag == "script"]
-    assert checked.text.count(evil) == 7  # title, heading, two cells, bar, matrix twice
-    assert "empty" not in html
+    # title, heading, two cells, bar, matrix twice, fact and its value, picture, caption, legend
+    assert checked.text.count(evil) == 12
+    attributes = [value for _, found in checked.tags for value in found.values()]
+    assert attributes.count(evil) == 2  # alt and src
+    assert f"background:rgb({evil})" in attributes
+
+
+def test_long_names_in_tables_break_after_underscores():
+    html = MACROS.table(["a_<b>"], [["__c"], [1]], numbers=0)
+    assert "<th>a_<wbr>&lt;b&gt;</th>" in html
+    assert "<td>_<wbr>_<wbr>c</td>" in html
+    assert "<td>1</td>" in html
+
+
+@pytest.mark.parametrize("name", ["run.html", "compare.html", "macros.html"])
+def test_what_a_template_is_not_given_is_an_error(name):
+    with pytest.raises(UndefinedError):
+        TEMPLATES.from_string("{{ missing }}").render()
+    if name == "macros.html":
+        with pytest.raises(UndefinedError):
+            MACROS.gallery([{"pictures": [], "legend": []}])
+    else:
+        with pytest.raises(UndefinedError):
+            TEMPLATES.get_template(name).render()
 
 
 def test_bars_have_the_lengths_of_their_values():
-    positive = re.findall(
-        r"left:([\d.]+)%;width:([\d.]+)%", bars([("a", 0.25, ""), ("b", 1.0, "")])
-    )
-    assert positive == [("0.00", "25.00"), ("0.00", "100.00")]
-    signed = re.findall(r"left:([\d.]+)%;width:([\d.]+)%", bars([("a", 0.5, ""), ("b", -0.5, "")]))
-    assert signed == [("50.00", "25.00"), ("25.00", "25.00")]
+    def drawn(*rows):
+        return re.findall(r"left:([\d.]+)%;width:([\d.]+)%", MACROS.bars(rows))
+
+    assert drawn(("a", 0.25, ""), ("b", 1.0, "")) == [("0.00", "25.00"), ("0.00", "100.00")]
+    assert drawn(("a", 0.5, ""), ("b", -0.5, "")) == [("50.00", "25.00"), ("25.00", "25.00")]
 
 
 def test_pictures_in_a_page_are_small():

@@ -5,13 +5,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import LOGITS, MAPS, assert_close, margin_of
+from conftest import LOGITS, MAPS, assert_close, class_maps, margin_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovss.captions import Caption, class_tokens
-from ovss.salience import SalienceDropout, min_max, most_salient
-from ovss.vlm.base import GradCAM, Tokens
+from ovss.gradcam import GradCAM
+from ovss.maps import min_max
+from ovss.salience import SalienceDropout, most_salient
+from ovss.vlm.base import Tokens
 
 pytestmark = pytest.mark.numerical
 
@@ -54,20 +56,11 @@ class TableVLM:
         self.seen.append(blank)
         return blank.sum(1)
 
-    def encode_visible(self, pixel_values, visible):
-        assert pixel_values.all()
-        assert len(set(visible.sum(1).tolist())) == 1
-        self.seen.append(~visible)
-        return (~visible).sum(1)
-
-    def attend(self, features, tokens, layer, head, gradient=True, visible=None):
+    def attend(self, features, tokens, layer, head, gradient=True):
         assert (layer, head) == self.choice
         rows = self.table[tokens.input_ids[:, 1:]] * tokens.attention_mask[:, 1:, None]
         rolled = [row.roll(int(blank), -1) for row, blank in zip(rows, features, strict=True)]
-        maps = torch.stack(rolled)
-        if visible is not None:
-            maps = maps * visible[:, None]
-        maps = maps.unflatten(-1, (GRID, GRID))
+        maps = torch.stack(rolled).unflatten(-1, (GRID, GRID))
         return GradCAM(maps if gradient else maps + 1, features.float())
 
 
@@ -113,14 +106,13 @@ CAPTIONS = st.sampled_from(
     st.integers(1, 5),
     st.sampled_from([(1, 1), (2, 2), (4, 4), (9, 9), (50, 9), (0.3, 3), (0.5, 4), (0.01, 1)]),
     st.sampled_from(["paper", "released"]),
-    st.sampled_from(["pixels", "tokens"]),
 )
-def test_equals_plain_loops(table, captions, rounds, patches, variant, drop):
+def test_equals_plain_loops(table, captions, rounds, patches, variant):
     patches, count = patches
     expected, blanks = plain_rounds(table, captions, rounds, count, variant)
     vlm = TableVLM(table)
-    dropout = SalienceDropout(rounds, patches, variant, drop=drop)
-    seen = dropout.look(vlm, PHOTOS, [captions], 4, 2)
+    dropout = SalienceDropout(rounds, patches, variant)
+    seen = dropout.gradcam_rounds(vlm, PHOTOS, [captions], 4, 2)
     np.testing.assert_array_equal(seen.maps[0].flatten(2).numpy(), expected)
     for number, blank in enumerate(blanks):
         assert seen.dropped[number, 0].flatten().nonzero()[:, 0].tolist() == blank
@@ -128,7 +120,7 @@ def test_equals_plain_loops(table, captions, rounds, patches, variant, drop):
         # The made-up match logit counts the blank patches.
         assert seen.match_logit[0][number].tolist() == [len(blank)] * len(captions)
     total = expected.sum(0) + (expected[0] if variant == "released" else 0)
-    (maps,) = dropout(TableVLM(table), PHOTOS, [captions], 4, 2)
+    (maps,) = class_maps(dropout, TableVLM(table), PHOTOS, [captions], 4, 2)
     np.testing.assert_array_equal(maps.flatten(1).numpy(), total)
 
 
@@ -152,7 +144,8 @@ def test_most_salient_is_a_stable_sort(values, count):
 @given(TABLES)
 def test_attention_alone_leaves_out_the_gradient(table):
     dropout = SalienceDropout(rounds=1, relevance="attention")
-    (maps,) = dropout(TableVLM(table), PHOTOS, [Caption.of(["cat"], "a {}")], 4, 2)
+    caption = Caption.of(["cat"], "a {}")
+    (maps,) = class_maps(dropout, TableVLM(table), PHOTOS, [caption], 4, 2)
     np.testing.assert_array_equal(maps[0].flatten().numpy(), table[WORDS.index("cat")] + 1)
 
 
@@ -168,8 +161,8 @@ def test_rescaling_of_the_released_coco_maps(variant, classes, scaled):
     table = np.random.default_rng(0).integers(1, 9, (len(WORDS), PATCHES))
     captions = [Caption.of(classes, "a {}")]
     dropout = SalienceDropout(rounds=3, patches=2, variant=variant)
-    plain = dropout.look(TableVLM(table), PHOTOS, [captions], 4, 2)
-    rescaled = dropout.look(TableVLM(table), PHOTOS, [captions], 4, 2, rescale=True)
+    plain = dropout.gradcam_rounds(TableVLM(table), PHOTOS, [captions], 4, 2)
+    rescaled = dropout.gradcam_rounds(TableVLM(table), PHOTOS, [captions], 4, 2, rescale=True)
     expected = plain.maps[0].numpy()
     if scaled:
         low = expected.min((-2, -1), keepdims=True)
@@ -217,11 +210,11 @@ def margins(vlm, captions, rounds, dropout):
 @pytest.mark.parametrize("relevance", ["gradcam", "attention"])
 def test_a_batch_equals_single_photos(tiny_blip, pixels, variant, relevance):
     dropout = SalienceDropout(rounds=3, patches=5, variant=variant, relevance=relevance)
-    together = dropout.look(tiny_blip, pixels, MIXED, 4, 2)
+    together = dropout.gradcam_rounds(tiny_blip, pixels, MIXED, 4, 2)
     assert [maps.shape[1] for maps in together.maps] == [2, 0, 5, 1]
     assert [logits.shape for logits in together.match_logit] == [(3, 1), (3, 0), (3, 2), (3, 1)]
     for photo, captions in enumerate(MIXED):
-        alone = dropout.look(tiny_blip, pixels[photo : photo + 1], [captions], 4, 2)
+        alone = dropout.gradcam_rounds(tiny_blip, pixels[photo : photo + 1], [captions], 4, 2)
         assert all(margin > MAPS for margin in margins(tiny_blip, captions, alone, dropout))
         assert torch.equal(together.dropped[:, photo], alone.dropped[:, 0])
         assert_close(together.maps[photo], alone.maps[0], MAPS)
@@ -233,7 +226,7 @@ def test_a_batch_equals_single_photos(tiny_blip, pixels, variant, relevance):
 def test_captions_of_a_photo_share_the_dropping(tiny_blip, pixels):
     captions = MIXED[2]
     dropout = SalienceDropout(rounds=2, patches=5)
-    together = dropout.look(tiny_blip, pixels[2:3], [captions], 4, 2)
+    together = dropout.gradcam_rounds(tiny_blip, pixels[2:3], [captions], 4, 2)
     first = SalienceDropout(rounds=1)
     maps = [tiny_blip.gradcam(pixels[2:3], [caption], 4, 2).maps[0] for caption in captions]
     salience = torch.zeros(7, 7)
@@ -243,12 +236,12 @@ def test_captions_of_a_photo_share_the_dropping(tiny_blip, pixels):
     assert margin_of(salience, 5) > MAPS
     expected = salience.flatten().topk(5).indices.sort().values
     assert torch.equal(together.dropped[1, 0].flatten().nonzero()[:, 0], expected)
-    separate = [first.look(tiny_blip, pixels[2:3], [c], 4, 2).maps[0] for c in captions]
+    separate = [first.gradcam_rounds(tiny_blip, pixels[2:3], [c], 4, 2).maps[0] for c in captions]
     assert_close(together.maps[0][:1], torch.cat(separate, 1), MAPS)
 
 
 def test_no_photo_has_a_caption(tiny_blip, pixels):
-    rounds = SalienceDropout(rounds=3).look(tiny_blip, pixels[:2], [[], []], 4, 2)
+    rounds = SalienceDropout(rounds=3).gradcam_rounds(tiny_blip, pixels[:2], [[], []], 4, 2)
     assert [maps.shape for maps in rounds.maps] == [(3, 0, 7, 7)] * 2
     assert rounds.dropped.shape == (3, 2, 7, 7)
     assert not rounds.dropped.any()
@@ -257,27 +250,27 @@ def test_no_photo_has_a_caption(tiny_blip, pixels):
 
 def test_a_caption_or_a_list_of_one_is_the_same(tiny_blip, pixels):
     caption = MIXED[0][0]
-    one = SalienceDropout()(tiny_blip, pixels[:1], [caption], 4, 2)
-    listed = SalienceDropout()(tiny_blip, pixels[:1], [[caption]], 4, 2)
+    one = class_maps(SalienceDropout(), tiny_blip, pixels[:1], [caption], 4, 2)
+    listed = class_maps(SalienceDropout(), tiny_blip, pixels[:1], [[caption]], 4, 2)
     assert torch.equal(one[0], listed[0])
 
 
 def test_works_in_inference_mode(tiny_blip, pixels):
-    expected = SalienceDropout()(tiny_blip, pixels, MIXED, 4, 2)
+    expected = class_maps(SalienceDropout(), tiny_blip, pixels, MIXED, 4, 2)
     with torch.inference_mode():
-        seen = SalienceDropout()(tiny_blip, pixels.clone(), MIXED, 4, 2)
+        seen = class_maps(SalienceDropout(), tiny_blip, pixels.clone(), MIXED, 4, 2)
     for one, other in zip(seen, expected, strict=True):
         assert torch.equal(one, other)
 
 
 def test_the_last_layer_is_refused(tiny_blip, pixels):
     with pytest.raises(ValueError, match="always zero"):
-        SalienceDropout()(tiny_blip, pixels, MIXED, 11, 2)
+        class_maps(SalienceDropout(), tiny_blip, pixels, MIXED, 11, 2)
 
 
 def test_captions_for_each_photo(tiny_blip, pixels):
     with pytest.raises(ValueError, match="captions for 4 photos, but got 3"):
-        SalienceDropout()(tiny_blip, pixels, MIXED[:3], 4, 2)
+        class_maps(SalienceDropout(), tiny_blip, pixels, MIXED[:3], 4, 2)
 
 
 @pytest.mark.parametrize(

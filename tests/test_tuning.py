@@ -12,8 +12,7 @@ from scipy.stats import spearmanr
 
 from datamodules import Scenes
 from ovss.labelling import Labeller
-from ovss.method import look
-from ovss.module import PnPOVSS
+from ovss.pnp import PnP, gradcam_rounds
 from ovss.preprocessing import InputSpec
 from ovss.proposals import AllProposer, OracleProposer
 from ovss.salience import SalienceDropout
@@ -151,7 +150,7 @@ def test_maps_are_those_of_the_method(tiny_blip, photos, names, variant, layer, 
     store = MapStore(tiny_blip, photos, names, dropout, batch_size=2)
     everyone = range(len(photos))
     found = store(Setting(layer, head, 0.1, 1, 0), everyone)
-    rounds = look(tiny_blip, photos.pixel_values, names, layer, head, dropout)
+    rounds = gradcam_rounds(tiny_blip, photos.pixel_values, names, layer, head, dropout)
     for own, expected in zip(found, rounds.maps, strict=True):
         assert_close(own, dropout.combine(expected), MAPS)
     assert store.passes == len(photos)
@@ -167,7 +166,7 @@ def test_several_rounds_are_looked_at_once_and_hold_the_shorter_ones(tiny_blip, 
         dropout = SalienceDropout(rounds=rounds, patches=4)
         for own, place in zip(again, (3, 1), strict=True):
             pixels = photos.pixel_values[place : place + 1]
-            (expected,) = look(tiny_blip, pixels, [names[place]], 4, 2, dropout).maps
+            (expected,) = gradcam_rounds(tiny_blip, pixels, [names[place]], 4, 2, dropout).maps
             assert_close(own, expected.sum(0), MAPS)
     assert store.passes == before + 2 * 3
     assert_close(found[0], store(Setting(4, 2, 0.1, 3, 4), [3])[0], MAPS)
@@ -247,21 +246,20 @@ def test_masks_of_labels_are_each_labels_share_of_a_pixel():
 
 def test_labels_are_the_pipelines(tiny_blip, photos, benchmark):
     labeller = Labeller(threshold=0.5)
-    module = PnPOVSS(tiny_blip, 4, 2, labeller=labeller, benchmark=benchmark)
+    segmenter = PnP(tiny_blip, 4, 2, labeller=labeller)
     rng = np.random.default_rng(4)
     maps = [torch.from_numpy(rng.random((len(photos.labels[p]), 7, 7))).float() for p in (3, 1)]
-    found = label_photos(module, photos, [3, 1], maps, 0.2)
-    masks = make_masks("labels", module, photos, 20)([3, 1], maps, 0.2)
+    found = label_photos(segmenter, benchmark, photos, [3, 1], maps, 0.2)
+    masks = make_masks("labels", segmenter, benchmark, photos, 20)([3, 1], maps, 0.2)
     for place, own, labels, mask in zip((3, 1), maps, found, masks, strict=True):
         local = replace(labeller, threshold=0.2)(own, photos.photos[place])
         expected = np.array([benchmark.background, *photos.labels[place]])[local.numpy()]
         np.testing.assert_array_equal(labels.numpy(), expected)
         torch.testing.assert_close(mask, label_masks(labels, photos.labels[place], 20))
-    assert module.labeller is labeller
-    soft = make_masks("map", module, photos, 20)([3, 1], maps, 0.2)
+    soft = make_masks("map", segmenter, benchmark, photos, 20)([3, 1], maps, 0.2)
     torch.testing.assert_close(soft[0], soft_mask(maps[0], 0.2, 20))
     with pytest.raises(ValueError, match=r"reward\.mask"):
-        make_masks("soft", module, photos, 20)
+        make_masks("soft", segmenter, benchmark, photos, 20)
 
 
 class Brightness(Scorer):
@@ -333,17 +331,22 @@ def test_points_add_up():
 
 
 def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
-    def facts(reward=RewardSettings(), search=StudySettings(), precision="32-true", **settings):
-        module = PnPOVSS(tiny_blip, 4, 2, **{"benchmark": benchmark, **settings})
-        return describe(module, photos, ItmScorer(tiny_blip), reward, search, {}, precision)
+    def facts(
+        reward=RewardSettings(),
+        search=StudySettings(),
+        precision="32-true",
+        benchmark=benchmark,
+        **settings,
+    ):
+        segmenter, scorer = PnP(tiny_blip, 4, 2, **settings), ItmScorer(tiny_blip)
+        return describe(segmenter, benchmark, photos, scorer, reward, search, {}, precision)
 
     renamed = replace(benchmark, prompts=((), *((f"a {p[0]}",) for p in benchmark.prompts[1:])))
     other = [
         facts(RewardSettings(measure="points")),
         facts(RewardSettings(mask="map")),
         facts(RewardSettings(negative="complement")),
-        facts(dropout=SalienceDropout(drop="tokens")),
-        facts(dropout=SalienceDropout(stop_below=0.5)),
+        facts(dropout=SalienceDropout(relevance="attention")),
         facts(labeller=Labeller(crf=None)),
         facts(variant="released"),
         facts(template="{}"),

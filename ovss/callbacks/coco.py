@@ -13,8 +13,8 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.callbacks.run_folder import run_folder
-from ovss.report.gallery import read_labels
-from ovss.runs.run import read_photos
+from ovss.runs.layout import RunLayout
+from ovss.runs.photos import read_labels, read_photos
 from ovss.utils.files import write_atomically, write_png
 
 
@@ -33,33 +33,32 @@ class CocoWriter(Callback):
         if kind not in ("rle", "panoptic"):
             raise ValueError(f"Expected `kind` to be 'rle' or 'panoptic', but got {kind!r}.")
         self.kind = kind
-        self._folder: Path | None = None
+        self._layout: RunLayout | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for the folder, on all processes, as that talks to the others."""
-        self._folder = run_folder(trainer)
+        self._layout = RunLayout(run_folder(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write, after all other callbacks have."""
         module: Any = pl_module
-        folder = self._folder
-        if not trainer.is_global_zero or folder is None or not (folder / "photos.jsonl").is_file():
-            return
-        write_coco(folder, module.benchmark, self.kind)
+        layout = self._layout
+        if trainer.is_global_zero and layout is not None and layout.photos.is_file():
+            write_coco(layout, module.benchmark, self.kind)
 
 
-def write_coco(folder: Path, benchmark: Benchmark, kind: Literal["rle", "panoptic"]) -> Path:
+def write_coco(layout: RunLayout, benchmark: Benchmark, kind: Literal["rle", "panoptic"]) -> Path:
     """Write a run's label maps as `CocoWriter` says; the file with the annotations comes back."""
     from pycocotools import mask as rle
 
-    photos = read_photos(folder)
+    photos = read_photos(layout)
     annotations: list[dict[str, Any]] = []
     for photo in photos:
-        labels = read_labels(folder / "labels" / f"{photo.id}.png")
+        labels = read_labels(layout.label_map(photo.id))
         found = [int(k) for k in np.unique(labels) if k < len(benchmark.classes)]
         found = [label for label in found if label != benchmark.background]
         if kind == "panoptic":
-            annotations.append(_write_panoptic_png(folder, photo.id, labels, found))
+            annotations.append(_write_panoptic_png(layout, photo.id, labels, found))
             continue
         for label in found:
             encoded = rle.encode(np.asfortranarray(labels == label, dtype=np.uint8))
@@ -81,13 +80,13 @@ def write_coco(folder: Path, benchmark: Benchmark, kind: Literal["rle", "panopti
         ]
         images = [{"id": photo.id, "file_name": photo.id} for photo in photos]
         content = {"images": images, "annotations": annotations, "categories": categories}
-    path = folder / f"coco_{kind}.json"
+    path = layout.coco(kind)
     write_atomically(path, json.dumps(content, ensure_ascii=False) + "\n")
     return path
 
 
 def _write_panoptic_png(
-    folder: Path, photo_id: str, labels: np.ndarray, found: Sequence[int]
+    layout: RunLayout, photo_id: str, labels: np.ndarray, found: Sequence[int]
 ) -> dict[str, Any]:
     """One photo: its PNG, whose red + 256 green + 65536 blue is the segment (0: none)."""
     table = np.zeros(256, np.uint8)
@@ -95,7 +94,7 @@ def _write_panoptic_png(
         table[label] = label + 1  # 0 is no segment, and labels may be 0
     pixels = np.zeros((*labels.shape, 3), np.uint8)
     pixels[..., 0] = table[labels]
-    write_png(folder / "coco_panoptic" / f"{photo_id}.png", Image.fromarray(pixels))
+    write_png(layout.coco_panoptic(photo_id), Image.fromarray(pixels))
     segments = [
         {
             "id": label + 1,

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.callbacks.run_folder import run_folder
-from ovss.report.gallery import read_labels
+from ovss.runs.layout import RunLayout
+from ovss.runs.photos import read_labels
 from ovss.utils.files import write_png
 from ovss.visualization.overlay import draw_overlay
 
@@ -48,10 +49,10 @@ class OverlayWriter(BasePredictionWriter):
         self.logged = logged
         self._to_write: set[str] = set()
         self._to_log: set[str] = set()
-        self._folder = Path()
+        self._layout = RunLayout(Path())
 
     def _choose_photos(self, trainer: Trainer) -> None:
-        self._folder = run_folder(trainer) / "overlays"
+        self._layout = RunLayout(run_folder(trainer))
         names: list[str] = getattr(getattr(trainer, "datamodule", None), "photo_ids", [])
         self._to_write, self._to_log = set(self.photos), set()
         if trainer.loggers:
@@ -89,7 +90,7 @@ class OverlayWriter(BasePredictionWriter):
 
     def _write_and_log(self, trainer: Trainer, photo_id: str, overlay: Image.Image) -> None:
         if photo_id in self._to_write:
-            write_png(self._folder / f"{photo_id}.png", overlay)
+            write_png(self._layout.overlay(photo_id), overlay)
         if photo_id in self._to_log:
             show_to_loggers(trainer, f"overlays/{photo_id}", overlay)
 
@@ -99,8 +100,8 @@ class OverlayWriter(BasePredictionWriter):
         if not trainer.is_global_zero or dataset is None or not self._to_write:
             return
         for index, name in enumerate(trainer.datamodule.photo_ids):  # type: ignore[attr-defined]
-            labels = self._folder.parent / "labels" / f"{name}.png"
-            done = (self._folder / f"{name}.png").exists()
+            labels = self._layout.label_map(name)
+            done = self._layout.overlay(name).exists()
             if name in self._to_write and not done and labels.exists():
                 photo = dataset[index]["photo"].numpy().transpose(1, 2, 0)
                 overlay = overlay_of(photo, read_labels(labels), module.benchmark)

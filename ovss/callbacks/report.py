@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.callbacks.run_folder import run_folder
 from ovss.report.single import write_report
+from ovss.runs.layout import RunLayout
 from ovss.runs.run import read_run
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class ReportWriter(Callback):
         """Write the page."""
         module: Any = pl_module
         folder = self._folder
-        if not trainer.is_global_zero or not (folder / "photos.jsonl").is_file():
+        if not trainer.is_global_zero or not RunLayout(folder).photos.is_file():
             return
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         # Other people's data modules may serve anything; the page then has no photos.

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ovss.callbacks.run_folder import done_before, run_folder
-from ovss.report import headline, per_class_table, scores_as_data, write_scores
+from ovss.report.tables import headline, per_class_table
+from ovss.runs.layout import RunLayout
+from ovss.runs.scores import scores_as_data, write_scores
 from ovss.utils.files import write_atomically
 from ovss.utils.text import counted
 
@@ -30,13 +32,13 @@ class ResultsWriter(Callback):
     def __init__(self, show: bool = True) -> None:
         self.show = show
         self._began = 0.0
-        self._folder = Path()
+        self._layout = RunLayout(Path())
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
         # Asked for here, on all processes, as it talks to the others.
-        self._folder = run_folder(trainer)
+        self._layout = RunLayout(run_folder(trainer))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and show, where there was ground truth."""
@@ -46,15 +48,13 @@ class ResultsWriter(Callback):
         seconds = time.perf_counter() - self._began
         whole = getattr(getattr(trainer, "datamodule", None), "whole", None)
         expected = module.benchmark.expected if whole is None else whole
-        data = scores_as_data(module.results, module.benchmark, module.describe(), expected)
-        for name in ("proposals_precision", "proposals_recall"):
-            data[name] = float(module.results[name])
+        data = scores_as_data(module.results, module.benchmark, module.segmenter, expected)
         if module.unreadable:
             data["skipped"] = {
                 "count": len(module.unreadable),
                 "ids": [each.id for each in module.unreadable],
             }
-        write_scores(self._folder, data)
+        write_scores(self._layout, data)
         done = data["photos"] - done_before(trainer)
         work = "nothing was left to do"
         if done > 0:
@@ -66,12 +66,12 @@ class ResultsWriter(Callback):
                 "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
                 "processes": trainer.world_size,
             }
-            write_atomically(self._folder / "timing.json", json.dumps(timing, indent=2) + "\n")
+            write_atomically(self._layout.timing, json.dumps(timing, indent=2) + "\n")
         if self.show:
             console = Console()
             console.print(per_class_table(data))
             console.print(Text(headline(data), style="bold"), soft_wrap=True)
-            console.print(Text(f"{work}; results in {self._folder}"), soft_wrap=True)
+            console.print(Text(f"{work}; results in {self._layout.folder}"), soft_wrap=True)
 
     # Predicting goes the same way.
     on_predict_start = on_test_start

@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import IO, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -19,10 +20,13 @@ from ovss.distributed.gather import broadcast_text
 from ovss.distributed.launcher import children_of, quiet_code, was_launched
 from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.distributed.watch import Watch
-from ovss.module import PnPOVSS, Prediction
+from ovss.metrics import sparse_counts
+from ovss.module import Prediction, SegmentationModule
 from ovss.proposals import CachedProposer, Proposal
 from ovss.runs.fingerprint import fingerprint_of
-from ovss.runs.folder import LabelMap, Resumable, RunFiles, photo_line
+from ovss.runs.folder import LabelMap, Resumable, RunFiles
+from ovss.runs.layout import RunLayout
+from ovss.runs.photos import photo_line
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +66,10 @@ class RunFolder(Callback):
         """Claim the folder and tell the data module what is finished."""
         if stage not in ("test", "predict"):
             return
-        if not isinstance(pl_module, PnPOVSS):
+        if not isinstance(pl_module, SegmentationModule):
             raise ValueError(
-                f"Expected ovss.PnPOVSS under RunFolder, but got {type(pl_module).__name__}."
+                "Expected an ovss.module.SegmentationModule, such as ovss.PnPOVSS, under "
+                f"RunFolder, but got {type(pl_module).__name__}."
             )
         # Before Lightning's own handler, which would save a checkpoint and requeue the job itself.
         stop.listen(lambda: children_of(trainer))
@@ -72,23 +77,26 @@ class RunFolder(Callback):
         pl_module.take_benchmark(datamodule)
         self._data = datamodule if isinstance(datamodule, Resumable) else None
         # `log_dir` talks to the other processes: never call it on one alone.
-        self._files = RunFiles(self.folder or run_folder(trainer), pl_module.benchmark.palette)
+        self._files = RunFiles(
+            RunLayout(self.folder or run_folder(trainer)), pl_module.benchmark.palette
+        )
         finished = self._claim(trainer, pl_module, self._files)
-        if pl_module.proposer.costly and not isinstance(pl_module.proposer, CachedProposer):
-            pl_module.proposer = CachedProposer(
-                pl_module.proposer, _proposal_folder(self._files.path)
-            )
+        segmenter = pl_module.segmenter
+        if segmenter.proposer.costly and not isinstance(segmenter.proposer, CachedProposer):
+            segmenter.proposer = CachedProposer(segmenter.proposer, self._files.layout.proposals)
         left_out = self._data.leave_out(finished) if self._data is not None else []
         self.done_before = len(left_out)
         self._share = left_out[trainer.global_rank :: trainer.world_size]
 
-    def _claim(self, trainer: Trainer, module: PnPOVSS, files: RunFiles) -> list[int]:
+    def _claim(self, trainer: Trainer, module: SegmentationModule, files: RunFiles) -> list[int]:
         """Have the first process look at the folder; all learn which photos are finished."""
         message: dict[str, Any] | None = None
         failure: Exception | None = None
         if trainer.is_global_zero:
             try:
-                fingerprint = fingerprint_of(module, str(trainer.precision))
+                fingerprint = fingerprint_of(
+                    module.segmenter, module.benchmark, str(trainer.precision)
+                )
                 files.lock()
                 files.claim(fingerprint)
                 files.clear_parts()
@@ -106,7 +114,7 @@ class RunFolder(Callback):
         if told.get("refused"):
             raise Requeue(quiet_code(trainer))  # the first process says why
         files.use(told["fingerprint"])
-        if not _becomes_visible(files.path / "run.json"):
+        if not _becomes_visible(files.layout.run):
             raise FileNotFoundError(
                 f"Expected all processes to share the run folder {files.path}, but process "
                 f"{trainer.global_rank} does not see what the first one wrote; put "
@@ -116,12 +124,12 @@ class RunFolder(Callback):
 
     # ---- during the run ------------------------------------------------------------------------
 
-    def _start_run(self, trainer: Trainer, module: PnPOVSS) -> None:
+    def _start_run(self, trainer: Trainer, module: SegmentationModule) -> None:
         stop.listen(lambda: children_of(trainer))  # Lightning's handlers came in between
         children = children_of(trainer)
         self._watch = Watch(children, parent=was_launched(trainer))
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
-        path = self._run_files.part(trainer.global_rank)
+        path = self._run_files.layout.part(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lines = path.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
         if trainer.is_global_zero and self.done_before:
@@ -132,7 +140,7 @@ class RunFolder(Callback):
                 self._run_files.path,
             )
 
-    def _score_finished(self, trainer: Trainer, module: PnPOVSS) -> None:
+    def _score_finished(self, trainer: Trainer, module: SegmentationModule) -> None:
         """Score this process's share of the photos that an earlier run finished."""
         data, files = self._data, self._run_files
         if data is None or not self._share:
@@ -143,8 +151,8 @@ class RunFolder(Callback):
             label_map = files.read(name)
             if label_map is None:
                 raise ValueError(
-                    f"Expected {files.label_path(name)} to stay as it was when the run began, but "
-                    "it has changed since; start the same command again."
+                    f"Expected {files.layout.label_map(name)} to stay as it was when the run "
+                    "began, but it has changed since; start the same command again."
                 )
             try:
                 truth = data.ground_truth(index)
@@ -156,7 +164,8 @@ class RunFolder(Callback):
                 raise ValueError(
                     f"Expected the ground truth of {name} to have the size of its label map, "
                     f"{label_map.labels.shape}, but got {mask.shape}: the data has changed since "
-                    f"the run began. Delete {files.label_path(name)}, or start a new run folder."
+                    f"the run began. Delete {files.layout.label_map(name)}, or start a new run "
+                    "folder."
                 )
             prediction = Prediction(
                 name,
@@ -165,10 +174,10 @@ class RunFolder(Callback):
             )
             if truth is not None:
                 module.score([prediction], [torch.tensor(truth.mask)], [truth.present])
-            self._write_line(photo_line(name, label_map, mask, module.benchmark.ignore_index))
+            self._write_line(module, name, label_map, mask)
 
     def _write_batch(
-        self, trainer: Trainer, module: PnPOVSS, outputs: Any, batch: PhotoBatch
+        self, trainer: Trainer, module: SegmentationModule, outputs: Any, batch: PhotoBatch
     ) -> None:
         # The disk takes milliseconds to flush a file: it does so while the next batch is computed.
         self._wait_for_writers()
@@ -182,9 +191,7 @@ class RunFolder(Callback):
                 tuple(round(score, 6) for score in prediction.proposal.scores),
             )
             truth = None if mask is None else mask.cpu().numpy()
-            self._write_line(
-                photo_line(prediction.id, label_map, truth, module.benchmark.ignore_index)
-            )
+            self._write_line(module, prediction.id, label_map, truth)
             task = self._writers.submit(self._run_files.write, prediction.id, label_map)
             self._writing.append(task)
         if stop.received:
@@ -200,9 +207,24 @@ class RunFolder(Callback):
         for task in tasks:
             task.result()
 
-    def _write_line(self, line: str) -> None:
+    def _write_line(
+        self,
+        module: SegmentationModule,
+        photo_id: str,
+        label_map: LabelMap,
+        truth: np.ndarray | None,
+    ) -> None:
         if self._lines is None:
             raise RuntimeError("Expected the run to have started before photos are written.")
+        labels, counts, benchmark = label_map.labels, None, module.benchmark
+        if truth is not None:
+            counts = sparse_counts(
+                torch.tensor(labels),
+                torch.tensor(truth),
+                len(benchmark.classes),
+                benchmark.ignore_index,
+            )
+        line = photo_line(photo_id, labels.shape, label_map.proposed, counts)
         self._lines.write(line + "\n")
 
     def _stop_on_signal(self, trainer: Trainer) -> None:
@@ -235,9 +257,9 @@ class RunFolder(Callback):
         files, world = self._run_files, trainer.world_size
         if self._lines is not None:
             self._lines.close()
-            Path(self._lines.name).rename(files.part(trainer.global_rank))
+            Path(self._lines.name).rename(files.layout.part(trainer.global_rank))
             self._lines = None
-        while not all(files.part(rank).exists() for rank in range(world)):
+        while not all(files.layout.part(rank).exists() for rank in range(world)):
             if stop.received:
                 self._stop_on_signal(trainer)
             time.sleep(0.1)
@@ -339,9 +361,3 @@ def _becomes_visible(path: Path, seconds: float = 10.0) -> bool:
         os.listdir(path.parent)  # noqa: PTH208 - makes NFS look again
         time.sleep(0.2)
     return True
-
-
-def _proposal_folder(folder: Path) -> Path:
-    """Where proposals are kept: beside the run, but never outside the working folder's own tree."""
-    home = folder if folder.resolve() == Path.cwd() else folder.parent
-    return home / "proposals"

@@ -76,7 +76,7 @@ class EvaluationTrainer(Trainer):
         """
         from ovss.cli.segment import segment_files
 
-        segment_files(model, photos, classes, output, background, heatmaps)
+        segment_files(model.segmenter, photos, classes, output, background, heatmaps)
 
     def tune(
         self,

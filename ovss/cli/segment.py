@@ -9,11 +9,12 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from ovss.pnp import PnP
+from ovss.runs.fingerprint import as_plain
 from ovss.segmentation import (
     Segmentation,
     as_pixels,
@@ -26,9 +27,6 @@ from ovss.utils.files import write_atomically
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted
 
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
-
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -36,7 +34,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def segment_files(
-    model: PnPOVSS,
+    segmenter: PnP,
     photos: str,
     classes: str | None,
     output: Path,
@@ -53,19 +51,13 @@ def segment_files(
     """
     benchmark = own_classes(read_classes(classes), background)
     files = find_photos(photos)
-    say_vocabulary(model.vlm, benchmark)
-    settings = {
-        "vlm": model.vlm.name,
-        "image_size": model.vlm.image_size,
-        "layer": model.layer,
-        "head": model.head,
-        "variant": model.variant,
-    }
+    say_vocabulary(segmenter.vlm, benchmark)
+    settings = as_plain(segmenter.settings())
     failures = []
     with Progress("segment", len(files)) as progress:
         for file, name in zip(files, output_names(files), strict=True):
             try:
-                result = segment_with(model, as_pixels(file), benchmark)
+                result = segment_with(segmenter, as_pixels(file), benchmark)
             except (ValueError, OSError) as error:
                 if len(files) == 1:
                     raise

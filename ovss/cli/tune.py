@@ -67,7 +67,6 @@ def tune_with_trainer(
     if getattr(datamodule, "spec", None) is None:
         datamodule.spec = module.input_spec(benchmark)  # type: ignore[attr-defined]
     datamodule.setup("predict")
-    module.benchmark = benchmark
     if trainer.num_devices * trainer.num_nodes > 1:
         log.warning(
             "`tune` uses one device; to use more, start it several times with one --study.storage."
@@ -75,7 +74,8 @@ def tune_with_trainer(
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         tune(
-            module,
+            module.segmenter,
+            benchmark,
             datamodule.predict_dataloader(),
             run_folder(trainer) / study.name,
             space,

@@ -6,7 +6,6 @@ from ovss.proposals.choices import resolve
 from ovss.proposals.clip import ClipProposer
 from ovss.proposals.file import FileProposer
 from ovss.proposals.matching import ContrastiveProposer, MatchProposer
-from ovss.proposals.metrics import ProposalScores
 
 __all__ = [
     "AllProposer",
@@ -17,7 +16,6 @@ __all__ = [
     "MatchProposer",
     "OracleProposer",
     "Proposal",
-    "ProposalScores",
     "Proposer",
     "resolve",
 ]

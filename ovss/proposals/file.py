@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -52,6 +53,7 @@ class FileProposer(Proposer):
         self.threshold = threshold
         self.fallback = fallback
         self._answers = _read(self.path)
+        self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         self._known: tuple[Benchmark, dict[str, Proposal]] | None = None
 
     def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
@@ -75,7 +77,8 @@ class FileProposer(Proposer):
     def settings(self) -> dict[str, Any]:
         """See `Proposer.settings`."""
         own = {"threshold": self.threshold, "fallback": self.fallback}
-        return {"path": str(self.path), **own}
+        # The content and not the path decides what is proposed.
+        return {"answers": f"a file with SHA-256 {self._digest}...", **own}
 
     def _proposals(self, benchmark: Benchmark) -> dict[str, Proposal]:
         """Every answer of the file as a proposal, so that mistakes show before the first photo."""

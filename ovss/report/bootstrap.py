@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ovss.benchmark import Protocol
+from ovss.metrics import margins, mean_iou
 
 _CHUNK = 250
 """Resamples drawn at a time: bounds memory at 10 MB for 5,000 photos."""
@@ -86,45 +87,6 @@ def paired_bootstrap(
     # NaN: a draw of photos without a scored pixel.
     low, high = np.nanquantile(np.concatenate(differences), (0.025, 0.975))
     return BootstrapResult(float(whole), float(low), float(high))
-
-
-def margins(confusions: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
-    """What IoU needs of sparse confusions: `(photos, 3, num_classes)` float64.
-
-    The three are the pixels that were right, that are truly of a class, and that were predicted.
-
-    Raises:
-        ValueError: labels outside the classes.
-    """
-    table = np.zeros((len(confusions), 3, num_classes))
-    lengths = [len(rows) for rows in confusions]
-    if not sum(lengths):
-        return table
-    photo = np.repeat(np.arange(len(confusions)), lengths)
-    filled = [np.asarray(rows) for rows in confusions if len(rows)]
-    true, predicted, pixels = np.concatenate(filled).T
-    if min(true.min(), predicted.min()) < 0 or max(true.max(), predicted.max()) >= num_classes:
-        raise ValueError(
-            f"Expected labels in 0..{num_classes - 1}, but got "
-            f"{min(true.min(), predicted.min())}..{max(true.max(), predicted.max())}."
-        )
-    hit = true == predicted
-    right = (3 * photo[hit]) * num_classes + true[hit]
-    cells = np.concatenate(
-        [right, (3 * photo + 1) * num_classes + true, (3 * photo + 2) * num_classes + predicted]
-    )
-    weights = np.concatenate([pixels[hit], pixels, pixels])
-    return np.bincount(cells, weights, minlength=table.size).reshape(table.shape)
-
-
-def mean_iou(sums: np.ndarray, protocol: Protocol = "standard") -> np.ndarray:
-    """Mean IoU of summed margins `(..., 3, num_classes)`, in 0..1; NaN where no class counts."""
-    hits, truth, predicted = np.moveaxis(sums, -2, 0)
-    union = truth + predicted - hits
-    counted = truth > 0 if protocol == "released" else union > 0
-    iou = np.where(counted, hits / np.maximum(union, 1), 0).sum(-1)
-    classes = counted.sum(-1)
-    return np.where(classes, iou / np.maximum(classes, 1), np.nan)
 
 
 def _difference(sums: np.ndarray, protocol: Protocol) -> np.ndarray:

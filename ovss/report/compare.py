@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ovss.metrics import iou_per_class, margins
 from ovss.preprocessing import InputSpec
-from ovss.report.bootstrap import BootstrapResult, margins, mean_iou, paired_bootstrap
+from ovss.report.bootstrap import BootstrapResult, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
-from ovss.report.page import bars, note, page, section, table, text
-from ovss.report.tables import percent
-from ovss.runs.run import PhotoRecord, Run, counts_of, read_run
+from ovss.report.page import TEMPLATES
+from ovss.runs.photos import PhotoRecord, counts_of
+from ovss.runs.run import Run, read_run
 from ovss.utils.files import write_atomically
-from ovss.utils.text import counted
+from ovss.utils.text import counted, percent
 
 log = logging.getLogger(__name__)
 
-_RESULTS = {
-    "mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU", "classes", "photos", "expected_photos",
-}  # fmt: skip
 _MUST_AGREE = ("benchmark", "protocol")
 _SHOWN_PHOTOS = 6
 
@@ -104,7 +103,7 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
     rows: list[Row] = []
     for run, title in zip(runs, titles, strict=True):
         by_id: dict[str, PhotoRecord] = {photo.id: photo for photo in run.scored}
-        same = Run(run.folder, run.scores, tuple(by_id[photo_id] for photo_id in ids))
+        same = Run(run.layout, run.scores, tuple(by_id[photo_id] for photo_id in ids))
         counts = counts_of(same.photos)
         gain = None
         if rows:
@@ -116,15 +115,16 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
                 resamples,
                 seed,
             )
-        sums = margins(counts, len(run.classes)).sum(0)
-        rows.append(Row(same, title, float(mean_iou(sums, run.protocol)), _iou(sums, run), gain))
+        sums = torch.from_numpy(margins(counts, len(run.classes)).sum(0))
+        iou = iou_per_class(*sums, run.protocol)
+        rows.append(Row(same, title, float(iou.nanmean()), iou.numpy(), gain))
     return rows
 
 
 def open_dataset(run: Run) -> Photos | None:
     """The photos and ground truth of a run's `config.yaml`; None where they cannot be had."""
     try:
-        section = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]
+        section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
         module, _, name = section["class_path"].rpartition(".")
         datamodule: Any = getattr(import_module(module), name)(**section.get("init_args", {}))
         datamodule.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
@@ -136,23 +136,9 @@ def open_dataset(run: Run) -> Photos | None:
 
 
 def settings_that_differ(runs: Sequence[Run]) -> list[str]:
-    """Names of the model's settings that are not the same in all runs."""
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in _RESULTS)
-    differing = [n for n in names if len({run.settings.get(n) for run in runs}) > 1]
-    # scores.json has some of config.yaml's by their last name.
-    return [n for n in differing if "." not in n or not _repeats(n, n.rpartition(".")[2], runs)]
-
-
-def _repeats(name: str, other: str, runs: Sequence[Run]) -> bool:
-    """Whether two settings have the same value in each run."""
-    return all(run.settings.get(name) == run.settings.get(other) for run in runs)
-
-
-def _iou(sums: np.ndarray, run: Run) -> np.ndarray:
-    hits, truth, predicted = sums
-    union = truth + predicted - hits
-    counted = truth > 0 if run.protocol == "released" else union > 0
-    return np.where(counted, hits / np.maximum(union, 1), np.nan)
+    """Names of the method's settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [name for name in names if len({run.settings.get(name) for run in runs}) > 1]
 
 
 def _titles(folders: Sequence[Path]) -> list[str]:
@@ -191,75 +177,46 @@ def _rich_table(rows: Sequence[Row]) -> Table:
 
 
 def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
-    first, last = rows[0], rows[-1]
-    scores = first.run.scores
-    title = f"{len(rows)} runs on {scores['benchmark']}"
     differing = settings_that_differ([row.run for row in rows])
-    photos = counted(len(first.run.photos), "photo")
-    verdict = [
-        f"{row.title} is {abs(100 * row.gain.difference):.1f} points "
-        f"{'better' if row.gain.difference > 0 else 'worse'} than {first.title}"
-        + ("." if row.gain.low > 0 or row.gain.high < 0 else ", within what chance explains.")
-        for row in rows[1:]
-        if row.gain is not None
-    ]
-    return page(
-        title,
-        [
-            f"<h1>{text(title)}</h1>",
-            f"<p>{text(' '.join(verdict))}</p>",
-            note(f"Protocol {scores['protocol']}, {photos}, in percent."),
-            table(_header(differing), [_cells(row, differing) for row in rows], numbers=3),
-            note(
-                "Intervals: paired bootstrap over photos, "
-                f"{resamples:,} resamples; one that leaves out 0 is no accident of these photos."
-            ),
-            section("Classes", _classes(rows)),
-            section(f"Where {last.title} and {first.title} differ most", _photos(rows, dataset)),
-        ],
+    return TEMPLATES.get_template("compare.html").render(
+        rows=rows,
+        header=_header(differing),
+        cells=[_cells(row, differing) for row in rows],
+        resamples=resamples,
+        **_classes(rows),
+        **_photos(rows, dataset),
     )
 
 
-def _classes(rows: Sequence[Row]) -> str:
-    first, last = rows[0], rows[-1]
-    names = first.run.classes
+def _classes(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Bars of each class's `changes` from the first run to the last, and a table of all `iou`."""
+    names = rows[0].run.classes
     labels = [k for k in range(len(names)) if any(not np.isnan(row.iou[k]) for row in rows)]
     # A class that one run found nowhere and nothing of is there in no photo: it counts as 0.
-    change = np.nan_to_num(last.iou) - np.nan_to_num(first.iou)
-    labels.sort(key=lambda k: -change[k])
+    change = np.nan_to_num(rows[-1].iou) - np.nan_to_num(rows[0].iou)
     largest = max((abs(change[k]) for k in labels), default=0) or 1.0
-    return (
-        note(f"IoU of {last.title} minus {first.title}, in points.")
-        + bars(
-            [(names[k], change[k] / largest, f"{100 * change[k]:+.1f}") for k in labels],
-            columns=len(labels) > 12,
-        )
-        + "<h3>IoU</h3>"
-        + table(
-            ["class", *(row.title for row in rows)],
-            [
-                [names[k]] + [percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows]
-                for k in sorted(labels)
-            ],
-            numbers=len(rows),
-        )
-    )
+    bars = [(names[k], change[k] / largest, f"{100 * change[k]:+.1f}") for k in labels]
+    iou = [
+        [names[k], *(percent(None if np.isnan(row.iou[k]) else row.iou[k]) for row in rows)]
+        for k in labels
+    ]
+    return {"changes": sorted(bars, key=lambda bar: -bar[1]), "iou": iou}
 
 
-def _photos(rows: Sequence[Row], dataset: Photos | None) -> str:
+def _photos(rows: Sequence[Row], dataset: Photos | None) -> dict[str, list[Any]]:
+    """The `photos` that differ most between the first run and the last, and their `figures`."""
     first, last = rows[0].run, rows[-1].run
     change = last.photo_scores - first.photo_scores
     order = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_SHOWN_PHOTOS]
-    shown, listed = [], []
+    photos, figures = [], []
     for index in order:
         photo = first.photos[index]
         before, after = (percent(float(run.photo_scores[index])) for run in (first, last))
         written = f"{100 * change[index]:+.1f}"
-        listed.append((photo.id, before, after, written))
+        photos.append((photo.id, before, after, written))
         if dataset is not None:
             files = [(row.title, row.run.label_map(photo.id)) for row in rows]
             caption = f"{photo.id}: mIoU {before} to {after} ({written})"
-            shown.append(show_photo(dataset, photo, files, caption))
-    if any(shown):
-        return f'<div class="photos">{"".join(shown)}</div>'
-    return table(("photo", rows[0].title, rows[-1].title, "difference"), listed, numbers=3)
+            if figure := show_photo(dataset, photo, files, caption):
+                figures.append(figure)
+    return {"photos": photos, "figures": figures}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ovss.benchmark import Benchmark
-from ovss.report.page import figure
-from ovss.runs.run import PhotoRecord
+from ovss.runs.photos import PhotoRecord, read_labels
 from ovss.visualization.overlay import draw_overlay
 
 _SEARCHED = 50
@@ -28,10 +30,25 @@ class Photos(Protocol):
         """A photo: `id`, `photo` `(3, H, W)` uint8, `mask` `(H, W)` uint8 if there is one."""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """Pictures of one photo.
+
+    Attributes:
+        pictures: what each is, and the picture as a data URI.
+        caption: what to say below.
+        legend: the classes in them, and their colours (0..255).
+    """
+
+    pictures: list[tuple[str, str]]
+    caption: str
+    legend: list[tuple[str, tuple[int, int, int]]]
+
+
 def show_photo(
     dataset: Photos, record: PhotoRecord, predictions: Sequence[tuple[str, Path]], caption: str
-) -> str:
-    """A figure of a photo, its ground truth and predictions; empty where a file is gone.
+) -> Figure | None:
+    """A figure of a photo, its ground truth and predictions; None where a file is gone.
 
     Args:
         dataset: where the photo and its ground truth are.
@@ -41,14 +58,14 @@ def show_photo(
     """
     item = _find(dataset, record)
     if item is None or not all(file.is_file() for _, file in predictions):
-        return ""
+        return None
     photo = item["photo"].numpy().transpose(1, 2, 0)
     maps = [(what, read_labels(file)) for what, file in predictions]
     if "mask" in item:
         maps.insert(0, ("ground truth", item["mask"].numpy()))
     benchmark = dataset.benchmark
     found = np.zeros(256, bool)
-    pictures = [("photo", Image.fromarray(photo))]
+    pictures = [("photo", data_uri(Image.fromarray(photo)))]
     for what, labels in maps:
         found[np.unique(labels)] = True
         overlay = draw_overlay(
@@ -61,13 +78,13 @@ def show_photo(
             names=False,
             legend=False,
         )
-        pictures.append((what, overlay))
+        pictures.append((what, data_uri(overlay)))
     legend = [
         (name, benchmark.palette[label])
         for label, name in enumerate(benchmark.classes)
         if found[label] and label != benchmark.background
     ]
-    return figure(pictures, caption, legend, wide=len(pictures) > 3)
+    return Figure(pictures, caption, legend)
 
 
 def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
@@ -82,7 +99,10 @@ def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
     return None
 
 
-def read_labels(file: Path) -> np.ndarray:
-    """A label map `(H, W)` uint8 from a palette PNG."""
-    with Image.open(file) as image:
-        return np.asarray(image)
+def data_uri(image: Image.Image, side: int = 320) -> str:
+    """An image of at most `side` pixels as a JPEG inside the page, some 15 kB."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    small.save(data, "jpeg", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovss.runs.run import PhotoRecord
+from ovss.runs.photos import PhotoRecord
 
 
 class Confusion(NamedTuple):
@@ -42,16 +42,12 @@ class ProposalQuality(NamedTuple):
     """How well the classes that were looked for match those that are there.
 
     Attributes:
-        precision: share of the classes looked for that are in their photo; None for none.
-        recall: share of the classes in a photo that were looked for; None for none.
         looked_for: classes a photo, on average.
         present: classes in a photo, on average.
         missed: labels that were there and not looked for, with the number of photos, most first.
         invented: labels that were looked for and not there, likewise.
     """
 
-    precision: float | None
-    recall: float | None
     looked_for: float
     present: float
     missed: list[tuple[int, int]]
@@ -62,7 +58,7 @@ def proposal_quality(
     photos: Sequence[PhotoRecord], searchable: Collection[int], count: int = 5
 ) -> ProposalQuality:
     """Compare the proposals of photos with ground truth with the classes in it."""
-    hits = proposed = there = 0
+    proposed = there = 0
     missed: dict[int, int] = {}
     invented: dict[int, int] = {}
     for photo in photos:
@@ -70,7 +66,6 @@ def proposal_quality(
             continue
         present = set(photo.counts[photo.counts[:, 2] > 0, 0].tolist()) & set(searchable)
         looked_for = set(photo.proposal)
-        hits += len(present & looked_for)
         proposed += len(looked_for)
         there += len(present)
         for label in present - looked_for:
@@ -79,8 +74,6 @@ def proposal_quality(
             invented[label] = invented.get(label, 0) + 1
     number = max(1, sum(photo.counts is not None for photo in photos))
     return ProposalQuality(
-        hits / proposed if proposed else None,
-        hits / there if there else None,
         proposed / number,
         there / number,
         sorted(missed.items(), key=lambda item: (-item[1], item[0]))[:count],

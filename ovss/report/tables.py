@@ -1,66 +1,20 @@
-"""Scores as plain data, as a table and as files."""
+"""Scores as a line and as a table."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ovss.benchmark import Benchmark
-from ovss.utils.files import write_atomically
-from ovss.utils.text import counted
-
-
-def scores_as_data(
-    results: dict[str, Any],
-    benchmark: Benchmark,
-    settings: dict[str, Any],
-    expected: int | None = None,
-) -> dict[str, Any]:
-    """`SegmentationScores.compute` and the settings as JSON-ready data.
-
-    Scores are in 0..1; a class that does not count has null.
-
-    Args:
-        results: the scores.
-        benchmark: whose classes they are of.
-        settings: what the scores are only comparable with.
-        expected: photos in the whole split; None where nobody knows.
-    """
-    data: dict[str, Any] = {**settings, "photos": int(results["photos"])}
-    if expected is not None:
-        data["expected_photos"] = expected
-    for name in ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU"):
-        data[name] = _number(results[name])
-    data["classes"] = [
-        {"name": name, "IoU": _number(iou), "accuracy": _number(accuracy)}
-        for name, iou, accuracy in zip(
-            benchmark.classes, results["IoU"], results["accuracy"], strict=True
-        )
-    ]
-    return data
-
-
-def write_scores(folder: Path, data: dict[str, Any]) -> None:
-    """Write `scores.json` and `per_class.csv` into a run's folder."""
-    write_atomically(folder / "scores.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["name", "IoU", "accuracy"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(data["classes"])
-    write_atomically(folder / "per_class.csv", text.getvalue())
+from ovss.utils.text import counted, percent
 
 
 def headline(data: dict[str, Any]) -> str:
     """The mIoU with everything it is only comparable with, in one line."""
     return (
         f"mIoU {percent(data['mIoU'])} | {data['benchmark']} | protocol {data['protocol']} | "
-        f"variant {data['variant']} | VLM {data['vlm']} | proposals {data['proposals']} | "
+        f"method {data['method']} | {_variant(data)}model {data['model']} | "
+        f"proposals {data['proposals']} | "
         + (f"prompts {data['prompts']} | " if "prompts" in data else "")
         + seen(data)
         + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
@@ -90,11 +44,6 @@ def per_class_table(data: dict[str, Any]) -> Table:
     return table
 
 
-def percent(value: float | None) -> str:
-    """A share as percent with one decimal; a dash for none."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return None if math.isnan(number) else number
+def _variant(data: dict[str, Any]) -> str:
+    variant = data["settings"].get("variant")
+    return f"variant {variant} | " if variant else ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ovss._version import __version__
+from ovss.benchmark import Benchmark
+from ovss.segmenter import Segmenter
 
 
 def digest_of(fingerprint: dict[str, Any]) -> str:
@@ -39,45 +40,36 @@ def as_plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=convert))
 
 
-def fingerprint_of(module: Any, precision: str) -> dict[str, Any]:
+def fingerprint_of(segmenter: Segmenter, benchmark: Benchmark, precision: str) -> dict[str, Any]:
     """Everything that decides a label map or its score, but not paths, batches or processes.
 
     Args:
-        module: an `ovss.PnPOVSS` whose benchmark is known.
+        segmenter: the method.
+        benchmark: the classes.
         precision: of the computation, such as `32-true`.
     """
-    benchmark = module.benchmark
     return as_plain(
         {
             "ovss": __version__,
-            **module.describe(),
-            "weights": weights_digest(module.vlm),
-            "template": module.template,
-            "dropout": module.dropout,
-            "labeller": module.labeller,
-            "proposal_settings": _by_content(module.proposer.settings()),
+            "benchmark": benchmark.settings(),
+            "model": segmenter.settings(),
+            "weights": weights_digest(segmenter),
             "precision": precision,
-            "classes": benchmark.classes,
-            "prompts": benchmark.prompts,  # the names themselves, whatever their file is called
-            "released_prompts": benchmark.released_prompts,
-            "scoring": {
-                "background": benchmark.background,
-                "background_rule": benchmark.background_rule,
-                "ignore_index": benchmark.ignore_index,
-                "rescale": benchmark.rescale,
-                "normalise": benchmark.normalise,
-            },
         }
     )
 
 
-def _by_content(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with a file's contents in place of its path."""
-    path = settings.get("path")
-    if path is None:
-        return settings
-    content = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    return {**settings, "path": f"a file with SHA-256 {content}..."}
+def flat(settings: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name.
+
+    Example:
+        >>> flat({"layer": 7, "dropout": {"rounds": 4}})
+        {'layer': 7, 'dropout.rounds': 4}
+    """
+    if not isinstance(settings, dict):
+        return {name: settings}
+    parts = [flat(value, f"{name}.{key}" if name else key) for key, value in settings.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ovss.runs.fingerprint import differences, digest_of
+from ovss.runs.layout import FORMAT, RunLayout
 from ovss.utils.files import write_atomically
 from ovss.utils.text import counted
 
@@ -71,12 +72,13 @@ class RunFiles:
     and a checksum of the labels; `read` trusts nothing that does not agree.
 
     Args:
-        path: the folder.
+        layout: where the run's files are.
         palette: an RGB colour for each label.
     """
 
-    def __init__(self, path: str | Path, palette: Sequence[tuple[int, int, int]]) -> None:
-        self.path = Path(path)
+    def __init__(self, layout: RunLayout, palette: Sequence[tuple[int, int, int]]) -> None:
+        self.layout = layout
+        self.path = layout.folder
         self.num_classes = len(palette)
         self._palette = bytes(channel for colour in palette for channel in colour)
         self._digest = ""
@@ -93,7 +95,7 @@ class RunFiles:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+", encoding="utf-8")
+            file = self.layout.lock.open("a+", encoding="utf-8")
         except OSError as error:
             raise type(error)(
                 error.errno,
@@ -141,10 +143,10 @@ class RunFiles:
             ValueError: it holds results of another configuration; lists what differs.
         """
         self.use(fingerprint)
-        path = self.path / "run.json"
+        path = self.layout.run
         if path.exists():
             theirs = _read_fingerprint(path)
-            differing = _once(differences(theirs, fingerprint))
+            differing = differences(theirs, fingerprint)
             if differing:
                 lines = "\n".join(
                     f"    {name}: {there} in the folder, {here} now"
@@ -156,9 +158,11 @@ class RunFiles:
                     "`trainer.default_root_dir`, or delete the folder to start anew."
                 )
         else:
-            data = json.dumps({"fingerprint": fingerprint}, indent=2, ensure_ascii=False)
+            data = json.dumps(
+                {"format": FORMAT, "fingerprint": fingerprint}, indent=2, ensure_ascii=False
+            )
             write_atomically(path, data + "\n")
-        for leftover in (self.path / "labels").glob("**/.*.tmp"):  # of a run that was killed
+        for leftover in self.layout.labels.glob("**/.*.tmp"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
 
     def use(self, fingerprint: dict[str, Any]) -> None:
@@ -166,24 +170,6 @@ class RunFiles:
         self._digest = digest_of(fingerprint)
 
     # ---- label maps ----------------------------------------------------------------------------
-
-    def label_path(self, photo_id: str) -> Path:
-        """Where a photo's label map is; a name with slashes gets folders of its own.
-
-        Raises:
-            ValueError: a name that would lead out of the folder.
-        """
-        parts = photo_id.split("/")
-        if (
-            any(part in ("", ".", "..") for part in parts)
-            or any(not character.isprintable() or character == "\\" for character in photo_id)
-            or Path(photo_id).drive
-        ):
-            raise ValueError(
-                f"Expected a photo name that is a path inside the run folder, but got "
-                f"{photo_id!r}; rename the photo."
-            )
-        return self.path.joinpath("labels", *parts[:-1], f"{parts[-1]}.png")
 
     def write(self, photo_id: str, label_map: LabelMap) -> None:
         """Write a finished photo's label map.
@@ -208,11 +194,11 @@ class RunFiles:
         data = io.BytesIO()
         # Level 1: label maps are flat, so more effort saves little and takes 3 times as long.
         image.save(data, "png", pnginfo=information, compress_level=1)
-        write_atomically(self.label_path(photo_id), data.getvalue())
+        write_atomically(self.layout.label_map(photo_id), data.getvalue())
 
     def read(self, photo_id: str) -> LabelMap | None:
         """A photo's label map; None where there is none that can be trusted."""
-        path = self.label_path(photo_id)
+        path = self.layout.label_map(photo_id)
         if not path.exists():
             return None
         try:
@@ -236,26 +222,22 @@ class RunFiles:
         with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
             trusted = list(pool.map(lambda name: self.read(name) is not None, photo_ids))
         done = {name for name, good in zip(photo_ids, trusted, strict=True) if good}
-        distrusted = [n for n in photo_ids if n not in done and self.label_path(n).exists()]
+        distrusted = [n for n in photo_ids if n not in done and self.layout.label_map(n).exists()]
         if distrusted:
             log.warning(
                 "%s in %s cannot be trusted, as damaged or of another run (%s ...); what they "
                 "hold is done again.",
                 counted(len(distrusted), "file"),
-                self.path / "labels",
+                self.layout.labels,
                 distrusted[0],
             )
         return done
 
     # ---- a line a photo ------------------------------------------------------------------------
 
-    def part(self, rank: int) -> Path:
-        """A process's finished lines of `photos.jsonl`, until they are merged."""
-        return self.path / "parts" / f"{rank}.jsonl"
-
     def clear_parts(self) -> None:
         """Forget the parts of a run that did not come to its end."""
-        for path in (self.path / "parts").glob("*.jsonl*"):
+        for path in self.layout.parts.glob("*.jsonl*"):
             path.unlink(missing_ok=True)
 
     def merge_parts(self, world_size: int, order: Sequence[str] | None) -> None:
@@ -267,12 +249,12 @@ class RunFiles:
         """
         lines: dict[str, str] = {}
         for rank in range(world_size):
-            for line in self.part(rank).read_text(encoding="utf-8").splitlines():
+            for line in self.layout.part(rank).read_text(encoding="utf-8").splitlines():
                 lines[json.loads(line)["id"]] = line
         names = sorted(lines) if order is None else [name for name in order if name in lines]
-        write_atomically(self.path / "photos.jsonl", "".join(lines[n] + "\n" for n in names))
+        write_atomically(self.layout.photos, "".join(lines[n] + "\n" for n in names))
         self.clear_parts()
-        (self.path / "parts").rmdir()
+        self.layout.parts.rmdir()
 
 
 _holders: weakref.WeakSet[RunFiles] = weakref.WeakSet()
@@ -288,43 +270,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
 
 
-def photo_line(photo_id: str, label_map: LabelMap, truth: np.ndarray | None, ignore: int) -> str:
-    """A line of `photos.jsonl`, without its end.
-
-    Args:
-        photo_id: the photo's name.
-        label_map: what was found.
-        truth: `(H, W)` ground truth; None where there is none.
-        ignore: value of `truth` that is not scored.
-    """
-    data: dict[str, Any] = {
-        "id": photo_id,
-        "size": list(label_map.labels.shape),
-        "proposal": list(label_map.proposed),
-    }
-    if truth is not None:
-        scored = truth != ignore
-        pairs = truth[scored].astype(np.int64) * 256 + label_map.labels[scored]
-        counts = np.bincount(pairs)
-        data["counts"] = [[p // 256, p % 256, int(counts[p])] for p in counts.nonzero()[0].tolist()]
-    return json.dumps(data, ensure_ascii=False)
-
-
-def _once(differing: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Without the short names that `PnPOVSS.describe` has for settings of these two."""
-    settings = ("dropout.", "labeller.")
-    named = {name.partition(".")[2] for name, _, _ in differing if name.startswith(settings)}
-    return [row for row in differing if row[0] not in named]
-
-
 def _read_fingerprint(path: Path) -> dict[str, Any]:
+    remedy = "choose another `trainer.default_root_dir`, or delete the folder to start anew"
     try:
-        fingerprint = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
-        if isinstance(fingerprint, dict):
-            return fingerprint
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(
-        f"Expected {path} to say which configuration the folder's results were made with, but it "
-        "does not; choose another `trainer.default_root_dir`, or delete the folder to start anew."
-    )
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found, fingerprint = data.get("format", 1), data["fingerprint"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found = fingerprint = None
+    if isinstance(found, int) and found != FORMAT:
+        raise ValueError(
+            f"Expected {path.parent} to be a run folder of format {FORMAT}, but it is of format "
+            f"{found}, written by {'an older' if found < FORMAT else 'a newer'} version of ovss; "
+            f"{remedy}."
+        )
+    if not isinstance(fingerprint, dict):
+        raise ValueError(
+            f"Expected {path} to say which configuration the folder's results were made with, but "
+            f"it does not; {remedy}."
+        )
+    return fingerprint

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ovss.benchmark import Protocol
-from ovss.report.bootstrap import margins, mean_iou
-
-
-@dataclass(frozen=True)
-class PhotoRecord:
-    """A line of `photos.jsonl`.
-
-    Attributes:
-        index: the line, counted from 0.
-        id: the photo's name.
-        proposal: labels that were looked for.
-        counts: `(n, 3)` int64 rows true, predicted, pixels; None without ground truth.
-    """
-
-    index: int
-    id: str
-    proposal: tuple[int, ...]
-    counts: np.ndarray | None
+from ovss.metrics import margins, mean_iou
+from ovss.runs.fingerprint import flat
+from ovss.runs.layout import RunLayout
+from ovss.runs.photos import PhotoRecord, counts_of, read_photos
 
 
 @dataclass(frozen=True)
@@ -38,14 +22,19 @@ class Run:
     """A run's files.
 
     Attributes:
-        folder: where they are.
+        layout: where they are.
         scores: `scores.json`.
         photos: `photos.jsonl`, in the data set's order.
     """
 
-    folder: Path
+    layout: RunLayout
     scores: dict[str, Any]
     photos: tuple[PhotoRecord, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self.layout.folder
 
     @property
     def name(self) -> str:
@@ -83,22 +72,12 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Every setting of the model, as `config.yaml` and `scores.json` tell, by dotted name."""
-        found = {n: str(v) for n, v in self.scores.items() if not isinstance(v, (dict, list))}
-        path = self.folder / "config.yaml"
-        if path.is_file():
-            config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            found |= _flat(config.get("model") or {}, "")
-        return found
+        """Every setting of the method, by dotted name."""
+        return {name: str(value) for name, value in flat(self.scores["settings"]).items()}
 
     def label_map(self, photo_id: str) -> Path:
         """Where a photo's label map is, if it was kept."""
-        return self.folder / "labels" / f"{photo_id}.png"
-
-
-def counts_of(photos: Sequence[PhotoRecord]) -> list[np.ndarray]:
-    """The sparse confusions of photos with ground truth."""
-    return [photo.counts for photo in photos if photo.counts is not None]
+        return self.layout.label_map(photo_id)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -108,45 +87,20 @@ def read_run(folder: str | Path) -> Run:
         FileNotFoundError: no run, or one without scores or without `photos.jsonl`.
         ValueError: a file that cannot be read.
     """
-    folder = Path(folder)
-    for name in ("scores.json", "photos.jsonl"):
-        if not (folder / name).is_file():
+    layout = RunLayout(Path(folder))
+    for path in (layout.scores, layout.photos):
+        if not path.is_file():
             raise FileNotFoundError(
-                f"Expected a finished run with {name} in {folder}, but there is none; give the "
-                "folder that `test` named at its end (its `trainer.default_root_dir`)."
+                f"Expected a finished run with {path.name} in {folder}, but there is none; give "
+                "the folder that `test` named at its end (its `trainer.default_root_dir`)."
             )
     try:
-        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-        photos = read_photos(folder)
+        scores = json.loads(layout.scores.read_text(encoding="utf-8"))
+        scores["settings"], scores["classes"], scores["protocol"]
+        photos = read_photos(layout)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected scores.json and photos.jsonl in {folder} to be as `test` writes them, but "
-            f"got {error!r}; run it again."
+            f"Expected {layout.scores.name} and {layout.photos.name} in {folder} to be as this "
+            f"version's `test` writes them, but got {error!r}; run it again."
         ) from error
-    return Run(folder, scores, photos)
-
-
-def read_photos(folder: Path) -> tuple[PhotoRecord, ...]:
-    """The lines of a run's `photos.jsonl`."""
-    lines = (folder / "photos.jsonl").read_text(encoding="utf-8").split("\n")
-    return tuple(_photo(index, json.loads(line)) for index, line in enumerate(lines) if line)
-
-
-def _photo(index: int, line: dict[str, Any]) -> PhotoRecord:
-    counts = line.get("counts")
-    return PhotoRecord(
-        index,
-        str(line["id"]),
-        tuple(line["proposal"]),
-        None if counts is None else np.array(counts, np.int64).reshape(-1, 3),
-    )
-
-
-def _flat(section: dict[str, Any], prefix: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in section.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + str(name)] = str(value)
-    return found
+    return Run(layout, scores, photos)

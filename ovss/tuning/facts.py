@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ovss.benchmark import Benchmark
+from ovss.pnp import PnP
 from ovss.runs.fingerprint import as_plain, differences, fingerprint_of
 from ovss.tuning.photos import TuningPhotos
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.vlm.scoring import Scorer
 
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
-
 PHOTOS = "photos_and_classes"
 
 
 def describe(
-    module: PnPOVSS,
+    segmenter: PnP,
+    benchmark: Benchmark,
     photos: TuningPhotos,
     scorer: Scorer,
     reward: RewardSettings,
@@ -29,7 +29,8 @@ def describe(
     """All that decides a reward but the setting itself, JSON-ready.
 
     Args:
-        module: with its benchmark set.
+        segmenter: the method.
+        benchmark: the classes.
         photos: what is looked at.
         scorer: the reward model.
         reward: how it is asked.
@@ -37,13 +38,13 @@ def describe(
         choices: the space.
         precision: of the computation, such as `32-true`.
     """
-    model = fingerprint_of(module, precision)
-    searched = ("layer", "head", "rounds", "patches", "threshold")
-    model = {name: value for name, value in model.items() if name not in searched}
-    for part in ("dropout", "labeller"):
-        model[part] = {k: v for k, v in model[part].items() if k not in searched}
+    tree = fingerprint_of(segmenter, benchmark, precision)
+    model = tree["model"]
+    for part in (model, model["dropout"], model["labeller"]):
+        for searched in ("layer", "head", "rounds", "patches", "threshold"):
+            part.pop(searched, None)
     if reward.mask == "map":  # made without the labeller
-        model = {k: v for k, v in model.items() if k not in ("labeller", "blur", "crf")}
+        del model["labeller"]
     prompt = f", prompt {reward.prompt!r}" if reward.scorer == "clip" else ""
     seen = repr(list(zip(photos.ids, photos.labels, strict=True)))
     return as_plain(
@@ -55,7 +56,7 @@ def describe(
             "parts": search.parts,
             "reduction": search.reduction,
             "space": choices,
-            **model,
+            **tree,
         }
     )
 

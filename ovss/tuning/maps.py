@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ovss.captions import TEMPLATE
-from ovss.method import ClassNames, look, merge_synonyms
-from ovss.salience import SalienceDropout, min_max
+from ovss.maps import min_max
+from ovss.pnp import ClassNames, gradcam_rounds, merge_synonyms
+from ovss.salience import SalienceDropout
 from ovss.tuning.photos import TuningPhotos, chunked
 from ovss.tuning.space import Setting
 from ovss.vlm.base import VLM
@@ -28,7 +29,7 @@ class MapStore:
         photos: the photos.
         names: for each photo, its classes' names.
         dropout: variant and relevance; its rounds and patches are the settings'.
-        rescale: see `ovss.method.look`.
+        rescale: see `ovss.pnp.gradcam_rounds`.
         template: caption with `{}` for the names.
         batch_size: photos in a pass.
         memory: bytes that the first round's maps may take; above it they go to a file that is
@@ -74,7 +75,7 @@ class MapStore:
         self._later: OrderedDict[tuple[int, int | str, int | float, int], Tensor] = OrderedDict()
         self._later_bytes, self._memory = 0, memory
         for chunk in chunked(len(photos), batch_size):
-            self._look_once(chunk)
+            self._first_round(chunk)
             progress(len(chunk))
 
     @property
@@ -100,7 +101,7 @@ class MapStore:
             rounds = self._several(setting, photos)
         return [self.dropout.combine(maps) for maps in rounds]
 
-    def _look_once(self, chunk: Sequence[int]) -> None:
+    def _first_round(self, chunk: Sequence[int]) -> None:
         """Fill in the first round of some photos."""
         captions = [
             self.vlm.captions([name for names in self.names[p] for name in names], self.template)
@@ -143,7 +144,7 @@ class MapStore:
         for chunk in chunked(len(missing), self.batch_size):
             some = [missing[i] for i in chunk]
             dropout = replace(self.dropout, rounds=setting.rounds, patches=setting.patches)
-            seen = look(
+            seen = gradcam_rounds(
                 self.vlm,
                 self.photos.pixel_values[some].to(self.vlm.device),
                 [self.names[p] for p in some],

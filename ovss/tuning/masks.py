@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ovss.labelling import full_float32, upsampling
-from ovss.salience import min_max
+from ovss.benchmark import Benchmark
+from ovss.maps import full_float32, min_max, upsampling
+from ovss.pnp import PnP
 from ovss.tuning.photos import TuningPhotos
-
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
 
 Mask = Literal["labels", "map"]
 """What masks a photo: the labels that the whole pipeline predicts, or the map they come from."""
@@ -24,12 +21,15 @@ Masks = Callable[[Sequence[int], Sequence[Tensor], float], list[Tensor]]
 """Places in `TuningPhotos`, their class maps and a threshold -> `(K_i, R, R)` masks in 0..1."""
 
 
-def make_masks(kind: Mask, module: PnPOVSS, photos: TuningPhotos, size: int) -> Masks:
+def make_masks(
+    kind: Mask, segmenter: PnP, benchmark: Benchmark, photos: TuningPhotos, size: int
+) -> Masks:
     """Masks of a kind.
 
     Args:
         kind: `labels` or `map`.
-        module: its labeller and benchmark make the labels.
+        segmenter: its labeller makes the labels.
+        benchmark: the classes.
         photos: the photos.
         size: side R of the reward model's input.
 
@@ -38,7 +38,7 @@ def make_masks(kind: Mask, module: PnPOVSS, photos: TuningPhotos, size: int) -> 
     """
 
     def of_labels(places: Sequence[int], maps: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        labels = label_photos(module, photos, places, maps, threshold)
+        labels = label_photos(segmenter, benchmark, photos, places, maps, threshold)
         return [
             label_masks(own, photos.labels[place], size)
             for own, place in zip(labels, places, strict=True)
@@ -76,7 +76,8 @@ def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
 
 
 def label_photos(
-    module: PnPOVSS,
+    segmenter: PnP,
+    benchmark: Benchmark,
     photos: TuningPhotos,
     places: Sequence[int],
     maps: Sequence[Tensor],
@@ -85,16 +86,18 @@ def label_photos(
     """For each photo `(H, W)`: the labels that `test` would give it at this threshold.
 
     Args:
-        module: its labeller and benchmark are used.
+        segmenter: its labeller is used.
+        benchmark: the classes.
         photos: the tuning photos.
         places: which of them.
         maps: `(K_i, g, g)` class maps of each.
         threshold: the labeller's.
     """
-    device = module.vlm.device
-    return module.label_maps(
+    device = segmenter.vlm.device
+    return segmenter.label_maps(
         [photos.photos[place].to(device) for place in places],
         [own.to(device) for own in maps],
         [photos.labels[place] for place in places],
-        replace(module.labeller, threshold=threshold),
+        benchmark,
+        threshold,
     )

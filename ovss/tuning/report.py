@@ -13,18 +13,21 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from ovss.report import percent
 from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import setting_of
 from ovss.tuning.space import Setting
 from ovss.tuning.study import DONE
 from ovss.utils.files import write_atomically
+from ovss.utils.text import percent
 
 
 def write_best(path: Path, setting: Setting, facts: Mapping[str, Any], reward: float) -> None:
     """Write the overlay that other commands take with `--config`, after their own."""
     text = yaml.safe_dump({"model": setting.overlay()}, sort_keys=False)
-    origin = ", ".join(f"{name} {facts[name]}" for name in ("benchmark", "vlm", "reward", "photos"))
+    origin = (
+        f"benchmark {facts['benchmark']['key']}, vlm {facts['model']['vlm']['name']}, "
+        f"reward {facts['reward']}, photos {facts['photos']}"
+    )
     write_atomically(
         path,
         f"# Found by `tune` without segmentation labels: reward {percent(reward)} %.\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna import logging as optuna_logging
 from optuna.study import Study
@@ -13,8 +13,9 @@ from optuna.trial import Trial
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from ovss.benchmark import Benchmark
 from ovss.distributed.signals import stop
-from ovss.report import percent
+from ovss.pnp import PnP
 from ovss.tuning.facts import describe
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
@@ -39,17 +40,15 @@ from ovss.tuning.study import (
 from ovss.tuning.validation import rank_correlation, score_settings
 from ovss.utils.errors import configuration_at_fault
 from ovss.utils.progress import Progress
-from ovss.utils.text import counted
+from ovss.utils.text import counted, percent
 from ovss.vlm.scoring import make_scorer
-
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
 
 log = logging.getLogger(__name__)
 
 
 def tune(
-    module: PnPOVSS,
+    segmenter: PnP,
+    benchmark: Benchmark,
     loader: DataLoader,
     folder: Path,
     space: SearchSpace,
@@ -61,7 +60,8 @@ def tune(
     """Search layer, head, threshold and Salience DropOut by the reward, and write what was found.
 
     Args:
-        module: with its VLM on the device to use and its benchmark set.
+        segmenter: the method, on the device to use.
+        benchmark: the classes.
         loader: gives `PhotoBatch`; masks are taken out before the search sees a batch.
         folder: gets `study.db`, `best.yaml`, `trials.csv` and the pictures.
         space: what to choose from.
@@ -80,15 +80,17 @@ def tune(
     """
     optuna_logging.set_verbosity(optuna_logging.WARNING)
     with configuration_at_fault():
-        choices = space.choices(module.vlm)
+        choices = space.choices(segmenter.vlm)
     sampler = UntriedSampler(choices, search.sampler, search.seed)
     pruner = make_pruner(search.reduction)
-    scorer = make_scorer(reward.scorer, module.vlm, reward.model, module.template, reward.prompt)
+    scorer = make_scorer(
+        reward.scorer, segmenter.vlm, reward.model, segmenter.template, reward.prompt
+    )
     photos = gather_photos(
         loader,
-        module.benchmark,
-        module.proposer,
-        module.vlm,
+        benchmark,
+        segmenter.proposer,
+        segmenter.vlm,
         scorer.size,
         search.photos,
         search.seed,
@@ -98,20 +100,22 @@ def tune(
         search.name,
         sampler,
         pruner,
-        describe(module, photos, scorer, reward, search, choices, precision),
+        describe(segmenter, benchmark, photos, scorer, reward, search, choices, precision),
     )
     stop.listen()
     mious: dict[int, float] = {}
     try:
-        store = make_store(module, photos, loader.batch_size or 1, search.memory_gb, folder)
+        store = make_store(
+            segmenter, benchmark, photos, loader.batch_size or 1, search.memory_gb, folder
+        )
         main_names = [[names[0] for names in own] for own in store.names]
-        masks = make_masks(reward.mask, module, photos, scorer.size)
+        masks = make_masks(reward.mask, segmenter, benchmark, photos, scorer.size)
         judge = Reward(scorer, photos, main_names, reward.negative, reward.batch_size)
         parts = chunked(len(photos), -(-len(photos) // search.parts))
         objective = make_objective(store, masks, judge, parts, reward.measure)
         search_with_progress(study, objective, search.trials, len(sampler.order))
         if validate:
-            mious = validate_trials(module, loader, photos, store, study)
+            mious = validate_trials(segmenter, benchmark, loader, photos, store, study)
     finally:
         # After Ctrl-C and signals, too: what was found is written before the program ends.
         write_results(study, choices, folder, mious)
@@ -155,18 +159,23 @@ def stoppable(progress: Progress) -> Callable[[int], None]:
 
 
 def make_store(
-    module: PnPOVSS, photos: TuningPhotos, batch_size: int, memory_gb: float, folder: Path
+    segmenter: PnP,
+    benchmark: Benchmark,
+    photos: TuningPhotos,
+    batch_size: int,
+    memory_gb: float,
+    folder: Path,
 ) -> MapStore:
     """The class maps of the tuning photos, with a progress bar."""
-    names = [[module.names_of(label) for label in labels] for labels in photos.labels]
+    names = [[segmenter.names_of(label, benchmark) for label in labels] for labels in photos.labels]
     with Progress("maps of all layers and heads", len(photos)) as progress:
         return MapStore(
-            module.vlm,
+            segmenter.vlm,
             photos,
             names,
-            module.dropout,
-            module.benchmark.rescale,
-            module.template,
+            segmenter.dropout,
+            benchmark.rescale,
+            segmenter.template,
             batch_size,
             int(memory_gb * 2**30),
             folder,
@@ -175,7 +184,8 @@ def make_store(
 
 
 def validate_trials(
-    module: PnPOVSS,
+    segmenter: PnP,
+    benchmark: Benchmark,
     loader: DataLoader,
     photos: TuningPhotos,
     store: MapStore,
@@ -185,7 +195,9 @@ def validate_trials(
     trials = ranking(study)
     settings = [Setting(**trial.params) for trial in trials]
     with Progress("validate", len(settings), unit="settings") as progress:
-        found = score_settings(module, loader, photos, store, settings, stoppable(progress))
+        found = score_settings(
+            segmenter, benchmark, loader, photos, store, settings, stoppable(progress)
+        )
     rho = rank_correlation([trial.value or 0.0 for trial in trials], found)
     best = max(range(len(found)), key=found.__getitem__)
     Console().print(

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from ovss.benchmark import PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.metrics import SegmentationScores
+from ovss.pnp import PnP
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_photos
 from ovss.tuning.photos import TuningPhotos, chunked
 from ovss.tuning.space import Setting
 
-if TYPE_CHECKING:
-    from ovss.module import PnPOVSS
-
 
 def score_settings(
-    module: PnPOVSS,
+    segmenter: PnP,
+    benchmark: Benchmark,
     loader: DataLoader,
     photos: TuningPhotos,
     store: MapStore,
     settings: Sequence[Setting],
     progress: Callable[[int], None] = lambda settings: None,
 ) -> list[float]:
-    """The mIoU of each setting on the tuning photos, with the module's labeller.
+    """The mIoU of each setting on the tuning photos, with the method's labeller.
 
     Args:
-        module: its benchmark and labeller are used.
+        segmenter: its labeller is used.
+        benchmark: the classes.
         loader: of the data set the photos came from, with ground truth.
         photos: the tuning photos.
         store: their class maps.
@@ -52,7 +51,6 @@ def score_settings(
             "Expected ground truth for `validate`, but the data has none; leave the option out."
         )
     size = loader.batch_size or 1
-    benchmark = module.benchmark
     found = []
     for setting in settings:
         scores = SegmentationScores(
@@ -60,7 +58,7 @@ def score_settings(
         )
         for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
             maps = store(setting, chunk)
-            labels = label_photos(module, photos, chunk, maps, setting.threshold)
+            labels = label_photos(segmenter, benchmark, photos, chunk, maps, setting.threshold)
             scores.update([each.cpu() for each in labels], list(batch.masks or ()))
         found.append(float(scores.compute()["mIoU"]))
         progress(1)

@@ -11,3 +11,8 @@ def counted(number: int, noun: str) -> str:
         ('1 photo', '1449 photos')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal; a dash for none."""
+    return "-" if value is None else f"{100 * value:.1f}"

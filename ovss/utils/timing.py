@@ -1,16 +1,15 @@
-"""Where the time goes."""
+"""Where the time goes, measured from outside of what is measured."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-
-_listening: ContextVar[StageTimes | None] = ContextVar("listening", default=None)
+from torch import nn
 
 
 class StageTimes:
@@ -20,18 +19,21 @@ class StageTimes:
     does not make the host wait for the device.
 
     Example:
-        >>> times = StageTimes()
-        >>> with times.measure("attend"):
-        ...     with stage("vision"):
-        ...         pass
+        >>> times, model = StageTimes(), nn.Identity()
+        >>> times.watch({"vision": model})
+        >>> with times.measure("segment"):
+        ...     _ = model(torch.zeros(1))
         >>> sorted(times.seconds)
-        ['attend', 'attend/vision']
+        ['segment', 'segment/vision']
     """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._within: str | None = None
+        self._device: torch.device | None = None
+        self._open: list[ExitStack] = []
+        self._handles: list[Any] = []
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -42,17 +44,42 @@ class StageTimes:
         self._events.clear()
         return dict(self._seconds)
 
+    def watch(self, modules: Mapping[str, nn.Module]) -> None:
+        """Time every call of some modules within `measure`, through hooks; `unwatch` removes them.
+
+        Args:
+            modules: stage -> the module that is called.
+        """
+        for name, module in modules.items():
+
+            def enter(*_: Any, name: str = name) -> None:
+                stack = ExitStack()
+                if self._within is not None:
+                    stack.enter_context(self.measure(name, self._device))
+                self._open.append(stack)
+
+            def leave(*_: Any) -> None:
+                self._open.pop().close()
+
+            self._handles.append(module.register_forward_pre_hook(enter))
+            self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    def unwatch(self) -> None:
+        """Take the hooks of `watch` away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
     @contextmanager
     def measure(self, name: str, device: torch.device | None = None) -> Iterator[None]:
-        """Add the time of the block to a stage, and that of each `stage` within to its own.
+        """Add the time of the block to a stage, and that of each watched module in it to its own.
 
         Args:
             name: of the stage.
             device: where the block computes; None for the CPU.
         """
-        outer = self._within
+        outer, self._device = self._within, device
         self._within = name if outer is None else f"{outer}/{name}"
-        token = _listening.set(self)
         try:
             if device is not None and device.type == "cuda":
                 with self._on_gpu(self._within, device):
@@ -65,7 +92,6 @@ class StageTimes:
                     self._seconds[self._within] += time.perf_counter() - start
         finally:
             self._within = outer
-            _listening.reset(token)
 
     @contextmanager
     def _on_gpu(self, name: str, device: torch.device) -> Iterator[None]:
@@ -86,14 +112,3 @@ class StageTimes:
         """Start anew."""
         self._seconds.clear()
         self._events.clear()
-
-
-@contextmanager
-def stage(name: str, device: torch.device | None = None) -> Iterator[None]:
-    """Name a part of the method for whoever measures it; nothing happens where nobody does."""
-    times = _listening.get()
-    if times is None:
-        yield
-    else:
-        with times.measure(name, device):
-            yield

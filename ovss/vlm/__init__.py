@@ -1,6 +1,7 @@
 """Vision-language models behind one interface."""
 
-from ovss.vlm.base import VLM, GradCAM, ImageStatistics, Tokens
+from ovss.gradcam import GradCAM
+from ovss.vlm.base import VLM, ImageStatistics, Tokens
 from ovss.vlm.blip import BlipITM
 from ovss.vlm.bridgetower import BridgeTowerITM
 

@@ -5,28 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
-from ovss.utils.timing import stage
-from ovss.vlm.hooks import visible_tokens
-
-
-class GradCAM(NamedTuple):
-    """Cross-attention GradCAM of a batch of captions (eq. 1 of the paper).
-
-    Attributes:
-        maps: `(B, T, gh, gw)`, non-negative: a map for each token in tokenizer order, the leading
-            [ENC]/[CLS] token left out; padding is zero. `(L, N, B, T, gh, gw)` from `gradcam_all`,
-            for every layer and head.
-        match_logit: `(B,)`, the image-text-matching head's logit for "match".
-    """
-
-    maps: Tensor
-    match_logit: Tensor
+from ovss.gradcam import GradCAM, differentiate, take_head, to_patch_grid, weight_by_gradient
 
 
 @dataclass(frozen=True)
@@ -157,36 +142,6 @@ class VLM(nn.Module, ABC):
             BLIP: `(B, 1 + g*g, D)`. BridgeTower: `(B, L, 1 + g*g, D)`.
         """
 
-    @torch.no_grad()
-    def encode_visible(self, pixel_values: Tensor, visible: Tensor) -> Tensor:
-        """`encode_image` of the visible patches alone: the others' tokens never enter the encoder.
-
-        Args:
-            pixel_values: `(B, 3, S, S)`, normalised.
-            visible: `(B, g*g)` bool, as many patches in each row.
-
-        Returns:
-            As `encode_image`'s, the visible patches in raster order.
-
-        Raises:
-            ValueError: rows with different numbers of patches, or a model that cannot do this.
-        """
-        counts = visible.sum(1)
-        if int(counts.min()) != int(counts.max()):
-            raise ValueError(
-                "Expected `visible` to have as many patches in each row, but got "
-                f"{counts.tolist()}; encode photos with different numbers one after the other."
-            )
-        with visible_tokens(self._embeddings(), visible):
-            return self.encode_image(pixel_values)
-
-    def _embeddings(self) -> nn.Module:
-        """The module that gives the vision encoder its tokens `(B, 1 + g*g, D)`, [CLS] first."""
-        raise ValueError(
-            f"Expected a model whose patch tokens can be dropped, but {type(self).__name__} does "
-            "not name the module they come from; leave `dropout.drop` at 'pixels'."
-        )
-
     @abstractmethod
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
         """Match logits `(B, 2)` (no match, match) of image features and captions, row by row.
@@ -280,64 +235,48 @@ class VLM(nn.Module, ABC):
         layer: int,
         head: int | str,
         gradient: bool = True,
-        visible: Tensor | None = None,
     ) -> GradCAM:
         """`gradcam` from image features and tokenised captions.
 
         Args:
-            features: from `encode_image`, or with `visible` from `encode_visible`.
+            features: from `encode_image`.
             tokens: from `tokenize`.
             layer: counted from 0.
             head: counted from 0, or `"mean"`.
             gradient: False leaves out the gradient weight (attention alone, the paper's ablation).
-            visible: `(B, g*g)` bool, the patches that `features` have; the maps are 0 elsewhere.
         """
         self.check_choice(layer, head)
         attention, gradients, logit = self._differentiate(features, tokens, [layer], gradient)
-        weighted = attention[0] * gradients[0].clamp(min=0) if gradient else attention[0]
-        weighted = weighted.mean(1) if head == "mean" else weighted[:, int(head)]
-        return GradCAM(self._to_grid(weighted, tokens, visible), logit)
+        weighted = weight_by_gradient(attention[0], gradients[0]) if gradient else attention[0]
+        maps = to_patch_grid(take_head(weighted, head), tokens.attention_mask, self.grid)
+        return GradCAM(maps, logit)
 
     def attend_all(self, features: Tensor, tokens: Tokens) -> GradCAM:
         """`gradcam_all` from image features and tokenised captions."""
-        attention, gradients, logit = self._differentiate(features, tokens, self.layers, True)
+        attention, gradients, logit = self._differentiate(features, tokens, self.layers)
         maps = [
-            self._to_grid(weights * gradient.clamp(min=0), tokens).transpose(0, 1)
-            for weights, gradient in zip(attention, gradients, strict=True)
+            to_patch_grid(weight_by_gradient(*pair), tokens.attention_mask, self.grid)
+            for pair in zip(attention, gradients, strict=True)
         ]
-        return GradCAM(torch.stack(maps), logit)
+        return GradCAM(torch.stack(maps).transpose(1, 2), logit)
 
     def _differentiate(
-        self, features: Tensor, tokens: Tokens, layers: Sequence[int], gradient: bool
+        self, features: Tensor, tokens: Tokens, layers: Sequence[int], gradient: bool = True
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Attention probabilities of `layers`, the match logit's gradient for each, the logit."""
-        # Lightning predicts and tests in inference mode, where autograd cannot work.
-        with torch.inference_mode(False), torch.set_grad_enabled(gradient):
-            features = features.clone() if features.is_inference() else features.detach()
-            with (
-                stage("text forward", features.device),
-                self._record_attention(layers) as attention,
-            ):
-                logit = self._match(features, tokens)[:, 1]
-            probabilities = [attention[layer] for layer in layers]
-            with stage("text backward", features.device):
-                gradients = (
-                    list(torch.autograd.grad(logit.sum(), probabilities)) if gradient else []
-                )
-        return [p.detach() for p in probabilities], gradients, logit.detach().float()
+        """See `ovss.gradcam.differentiate`."""
 
-    def _to_grid(self, weighted: Tensor, tokens: Tokens, visible: Tensor | None = None) -> Tensor:
-        """`(B, ..., T + 1, 1 + g*g)` -> `(B, ..., T, g, g)`: no [CLS], padding zeroed, float32.
+        def match(features: Tensor) -> Tensor:
+            return self._match(features, tokens)
 
-        With `visible` `(B, g*g)` there are the visible patches alone, `(B, T + 1, 1 + n)`.
-        """
-        mask = tokens.attention_mask[:, 1:]
-        mask = mask.view(mask.shape[0], *[1] * (weighted.dim() - 3), mask.shape[1], 1)
-        maps = weighted[..., 1:, 1:].float() * mask
-        if visible is not None:
-            whole = maps.new_zeros(*maps.shape[:-1], self.grid**2)
-            maps = whole.masked_scatter_(visible[:, None], maps)
-        return maps.unflatten(-1, (self.grid, self.grid))
+        return differentiate(match, features, self._record_attention, layers, gradient)
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this model from another of its architecture, but for the weights."""
+        return {"name": self.name, "image_size": self.image_size}
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Parts whose time is worth knowing, by name; each a module that is called as one."""
+        return {}
 
     # ---- checks --------------------------------------------------------------------------------
 

@@ -110,8 +110,9 @@ class BlipITM(VLM):
         """See `VLM.encode_image`."""
         return self.model.vision_model(pixel_values=pixel_values).last_hidden_state
 
-    def _embeddings(self) -> nn.Module:
-        return self.model.vision_model.embeddings
+    def stages(self) -> dict[str, nn.Module]:
+        """See `VLM.stages`."""
+        return {"vision": self.model.vision_model, "text": self.model.text_encoder}
 
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
         hidden = self.model.text_encoder(

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ovss.captions import Caption
+from ovss.vlm.attention import WORTHWHILE, use_onednn
 from ovss.vlm.base import VLM, ImageStatistics, Tokens
 from ovss.vlm.hooks import first_row, start_graph
-from ovss.vlm.linear import WORTHWHILE, use_onednn
 from ovss.vlm.loading import (
     CLIP_STATISTICS,
     checkpoint_name,
@@ -127,9 +127,6 @@ class BridgeTowerITM(VLM):
                 normed = visual.forward_post(hidden)
                 states.append(tower.cross_modal_image_transform(normed) + kind)
         return torch.stack(states, 1)
-
-    def _embeddings(self) -> nn.Module:
-        return self.model.bridgetower.vision_model.visual.embeddings
 
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
         tower = self.model.bridgetower

@@ -41,27 +41,6 @@ def probabilities_from_hooks(modules: dict[int, nn.Module]) -> Iterator[dict[int
 
 
 @contextmanager
-def visible_tokens(embeddings: nn.Module, visible: Tensor) -> Iterator[None]:
-    """Let the tokens of visible patches alone out of a vision encoder's embeddings.
-
-    Args:
-        embeddings: the module that gives `(B, 1 + P, D)`: the image's [CLS], then the patches,
-            positions added.
-        visible: `(B, P)` bool, as many in each row.
-    """
-    kept = torch.cat([torch.ones_like(visible[:, :1]), visible], 1)
-
-    def hook(_: nn.Module, __: tuple[Tensor, ...], tokens: Tensor) -> Tensor:
-        return tokens[kept].view(len(tokens), -1, tokens.shape[-1])
-
-    handle = embeddings.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
 def first_row(attention: nn.Module) -> Iterator[None]:
     """Let the first token alone, `(B, 1, D)`, out of an attention module that returns a tuple."""
 

@@ -1,0 +1,72 @@
+"""`scores.json` and `per_class.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+from ovss.benchmark import Benchmark
+from ovss.runs.fingerprint import as_plain
+from ovss.runs.layout import RunLayout
+from ovss.segmenter import Segmenter
+from ovss.utils.files import write_atomically
+
+
+def scores_as_data(
+    results: dict[str, Any],
+    benchmark: Benchmark,
+    segmenter: Segmenter,
+    expected: int | None = None,
+) -> dict[str, Any]:
+    """`SegmentationScores.compute` and what it is only comparable with, as JSON-ready data.
+
+    Scores are in 0..1; a class that does not count has null.
+
+    Args:
+        results: the scores.
+        benchmark: whose classes they are of.
+        segmenter: the method.
+        expected: photos in the whole split; None where nobody knows.
+    """
+    own = benchmark.prompts_file
+    data: dict[str, Any] = {
+        "benchmark": benchmark.key,
+        "protocol": benchmark.protocol,
+        **({} if own is None else {"prompts": own}),
+        "method": segmenter.method,
+        "model": segmenter.model,
+        "proposals": segmenter.proposer.name,
+        "settings": as_plain(segmenter.settings()),
+        "photos": int(results["photos"]),
+    }
+    if expected is not None:
+        data["expected_photos"] = expected
+    for name in ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU"):
+        data[name] = _number(results[name])
+    for name in ("proposals_precision", "proposals_recall"):
+        data[name] = float(results[name])
+    data["classes"] = [
+        {"name": name, "IoU": _number(iou), "accuracy": _number(accuracy)}
+        for name, iou, accuracy in zip(
+            benchmark.classes, results["IoU"], results["accuracy"], strict=True
+        )
+    ]
+    return data
+
+
+def write_scores(layout: RunLayout, data: dict[str, Any]) -> None:
+    """Write `scores.json` and `per_class.csv` into a run's folder."""
+    write_atomically(layout.scores, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["name", "IoU", "accuracy"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(data["classes"])
+    write_atomically(layout.per_class, text.getvalue())
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number

@@ -1,0 +1,75 @@
+"""What a training-free method is: photos and a benchmark's classes in, label maps out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovss.batch_size import ON_CPU
+from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.preprocessing import InputSpec
+from ovss.proposals import Proposal, Proposer, resolve
+
+
+class Segmenter(nn.Module, ABC):
+    """A frozen method that segments photos into any benchmark's classes.
+
+    A subclass serves `input_spec`, `forward` and `settings`. It knows no Lightning; the shell
+    (`ovss.module.SegmentationModule`), run folders, reports and `ovss.segment` work for any.
+
+    Args:
+        proposals: which classes to look for in a photo: `oracle`, `all`, or another kind.
+
+    Attributes:
+        method: short name for reports, such as `pnp-ovss`.
+        model: name of the checkpoint, for reports.
+        vlm: the `ovss.vlm.VLM` that proposers of the kinds `itm` and `itc` ask, where there is one.
+    """
+
+    method: str
+    model: str
+    vlm: Any
+
+    def __init__(self, proposals: str | Proposer) -> None:
+        super().__init__()
+        self.proposer = resolve(proposals)
+
+    @abstractmethod
+    def input_spec(self, benchmark: Benchmark) -> InputSpec:
+        """How the photos of a benchmark are resized and normalised."""
+
+    @abstractmethod
+    def forward(
+        self, batch: PhotoBatch, benchmark: Benchmark, proposals: Sequence[Proposal]
+    ) -> list[Tensor]:
+        """For each photo `(H, W)`: labels of the benchmark, integers.
+
+        Args:
+            batch: photos, on the segmenter's device.
+            benchmark: the classes.
+            proposals: for each photo the classes to look for, from `propose`.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything but weights, photos and classes that decides a label map, nested by part.
+
+        It stands in run folders and beside scores: runs with other settings are another run.
+        """
+
+    def propose(self, batch: PhotoBatch, benchmark: Benchmark) -> list[Proposal]:
+        """The classes to look for in each photo."""
+        vlm: Any = getattr(self, "vlm", None)
+        return self.proposer(batch, benchmark, vlm)
+
+    def fitting_batch(self, device: torch.device) -> int:
+        """How many photos suit a device at once."""
+        return ON_CPU
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Parts whose time is worth knowing, by name; each a module that is called as one."""
+        return {}
