@@ -7,7 +7,6 @@ resumed, so a second call takes seconds. All settings were chosen on the scenes'
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from rich.table import Table
 
 from ovss.cli.main import main as train_free_eval
 from ovss.report.bootstrap import paired_bootstrap
-from ovss.segmentation import Segmentation
+from ovss.runs.run import Run, counts_of, read_run
+from ovss.visualization.overlay import draw_overlay
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "GradCAM + Salience DropOut": ("", []),
@@ -57,12 +57,6 @@ def folder_of(runs: Path, label: str) -> Path:
     return runs.with_name(runs.name + ROWS[label][0])
 
 
-def read_counts(folder: Path) -> list[np.ndarray]:
-    """Each photo's sparse confusion `(n, 3)`: true, predicted, pixels."""
-    lines = (folder / "photos.jsonl").read_text(encoding="utf-8").splitlines()
-    return [np.array(json.loads(line)["counts"]) for line in lines]
-
-
 def main() -> None:
     """Run the rows, compare them, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,46 +79,45 @@ def main() -> None:
                 *changes,
             ]
         )
-    show_comparison(arguments.runs, console)
-    draw_picture(arguments.data, arguments.runs, arguments.picture)
+    runs = {label: read_run(folder_of(arguments.runs, label)) for label in ROWS}
+    show_comparison(runs, console)
+    with_dropout, one_round, *_ = runs.values()
+    draw_picture(arguments.data, one_round, with_dropout, arguments.picture)
     console.print(f"picture: {arguments.picture}", soft_wrap=True)
 
 
-def show_comparison(runs: Path, console: Console) -> None:
+def show_comparison(runs: dict[str, Run], console: Console) -> None:
     """Print each row's mIoU and its difference to the default, with a paired bootstrap interval."""
-    scores = {
-        label: json.loads((folder_of(runs, label) / "scores.json").read_text()) for label in ROWS
-    }
-    first, *others = ROWS
-    counts = read_counts(folder_of(runs, first))
-    title = f"held-out scenes, {scores[first]['photos']} photos, protocol standard"
+    first, *others = runs
+    default = runs[first]
+    title = f"held-out scenes, {default.scores['photos']} photos, protocol standard"
     table = Table(title=title, caption="mIoU; 95 % paired bootstrap intervals over photos")
     table.add_column("")
     table.add_column("mIoU", justify="right")
     table.add_column("first row is better by", justify="right")
-    table.add_row(first, f"{100 * scores[first]['mIoU']:.1f}", "")
+    table.add_row(first, f"{100 * default.scores['mIoU']:.1f}", "")
     for label in others:
+        run = runs[label]
         gain = paired_bootstrap(
-            read_counts(folder_of(runs, label)), counts, len(scores[first]["classes"])
+            counts_of(run.photos), counts_of(default.photos), len(default.classes)
         )
         table.add_row(
             label,
-            f"{100 * scores[label]['mIoU']:.1f}",
+            f"{100 * run.scores['mIoU']:.1f}",
             f"{100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]",
         )
     console.print(table)
 
 
-def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: int = 6) -> None:
+def draw_picture(
+    data: Path, one_round: Run, with_dropout: Run, path: Path, photos: int = 12, columns: int = 6
+) -> None:
     """Photos with ground truth, GradCAM and Salience DropOut below each other."""
     from datamodules import Scenes
 
     datamodule = Scenes(data)
     benchmark = datamodule.benchmark
-    with_dropout, one_round, *_ = (folder_of(runs, label) for label in ROWS)
-    samples = [
-        s for s in datamodule.find().samples if (with_dropout / "labels" / f"{s.id}.png").exists()
-    ]
+    samples = [s for s in datamodule.find().samples if with_dropout.label_map(s.id).exists()]
     # Scenes with several objects show more; the list's order decides, not the result.
     samples = [s for s in samples if len(np.unique(np.asarray(Image.open(s.mask)))) > 2][:photos]
     side, margin, left = 160, 6, 92
@@ -141,20 +134,23 @@ def draw_picture(data: Path, runs: Path, path: Path, photos: int = 12, columns: 
         maps = [
             None,
             sample.mask,
-            *(f / "labels" / f"{sample.id}.png" for f in (one_round, with_dropout)),
+            one_round.label_map(sample.id),
+            with_dropout.label_map(sample.id),
         ]
         for row, (name, file) in enumerate(zip(rows, maps, strict=True)):
             top = y + row * (side + margin)
             if file is None:
                 image = Image.fromarray(photo)
             else:
-                image = Segmentation(
+                image = draw_overlay(
                     photo,
                     np.asarray(Image.open(file)),
                     benchmark.classes,
                     benchmark.palette,
-                    np.zeros((1, len(benchmark.classes) - 1, 1, 1), np.float32),
-                ).overlay(names=False, legend=False)
+                    benchmark.background,
+                    names=False,
+                    legend=False,
+                )
             canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
             if number % columns == 0:
                 draw.text((4, top + side // 2 - 8), name, "black", font)

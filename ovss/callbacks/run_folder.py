@@ -80,7 +80,7 @@ class RunFolder(Callback):
         self._files = RunFiles(
             RunLayout(self.folder or run_folder(trainer)), pl_module.benchmark.palette
         )
-        finished = self._open(trainer, pl_module, self._files)
+        finished = self._claim(trainer, pl_module, self._files)
         segmenter = pl_module.segmenter
         if segmenter.proposer.costly and not isinstance(segmenter.proposer, CachedProposer):
             segmenter.proposer = CachedProposer(segmenter.proposer, self._files.layout.proposals)
@@ -88,7 +88,7 @@ class RunFolder(Callback):
         self.done_before = len(left_out)
         self._share = left_out[trainer.global_rank :: trainer.world_size]
 
-    def _open(self, trainer: Trainer, module: SegmentationModule, files: RunFiles) -> list[int]:
+    def _claim(self, trainer: Trainer, module: SegmentationModule, files: RunFiles) -> list[int]:
         """Have the first process look at the folder; all learn which photos are finished."""
         message: dict[str, Any] | None = None
         failure: Exception | None = None
@@ -114,7 +114,7 @@ class RunFolder(Callback):
         if told.get("refused"):
             raise Requeue(quiet_code(trainer))  # the first process says why
         files.use(told["fingerprint"])
-        if not _appears(files.layout.run):
+        if not _becomes_visible(files.layout.run):
             raise FileNotFoundError(
                 f"Expected all processes to share the run folder {files.path}, but process "
                 f"{trainer.global_rank} does not see what the first one wrote; put "
@@ -124,12 +124,12 @@ class RunFolder(Callback):
 
     # ---- during the run ------------------------------------------------------------------------
 
-    def _start(self, trainer: Trainer, module: SegmentationModule) -> None:
+    def _start_run(self, trainer: Trainer, module: SegmentationModule) -> None:
         stop.listen(lambda: children_of(trainer))  # Lightning's handlers came in between
         children = children_of(trainer)
         self._watch = Watch(children, parent=was_launched(trainer))
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
-        path = self._opened.layout.part(trainer.global_rank)
+        path = self._run_files.layout.part(trainer.global_rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lines = path.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
         if trainer.is_global_zero and self.done_before:
@@ -137,12 +137,12 @@ class RunFolder(Callback):
                 "%d of %d photos are finished already (%s)",
                 self.done_before,
                 len(self._data.photo_ids) if self._data else 0,
-                self._opened.path,
+                self._run_files.path,
             )
 
-    def _restore(self, trainer: Trainer, module: SegmentationModule) -> None:
+    def _score_finished(self, trainer: Trainer, module: SegmentationModule) -> None:
         """Score this process's share of the photos that an earlier run finished."""
-        data, files = self._data, self._opened
+        data, files = self._data, self._run_files
         if data is None or not self._share:
             return
         names = data.photo_ids
@@ -176,11 +176,11 @@ class RunFolder(Callback):
                 module.score([prediction], [torch.tensor(truth.mask)], [truth.present])
             self._write_line(module, name, label_map, mask)
 
-    def _write(
+    def _write_batch(
         self, trainer: Trainer, module: SegmentationModule, outputs: Any, batch: PhotoBatch
     ) -> None:
         # The disk takes milliseconds to flush a file: it does so while the next batch is computed.
-        self._flush()
+        self._wait_for_writers()
         if self._writers is None:
             raise RuntimeError("Expected the run to have started before photos are written.")
         masks = batch.masks if batch.masks is not None else [None] * len(batch.ids)
@@ -192,12 +192,12 @@ class RunFolder(Callback):
             )
             truth = None if mask is None else mask.cpu().numpy()
             self._write_line(module, prediction.id, label_map, truth)
-            task = self._writers.submit(self._opened.write, prediction.id, label_map)
+            task = self._writers.submit(self._run_files.write, prediction.id, label_map)
             self._writing.append(task)
         if stop.received:
-            self._leave(trainer)
+            self._stop_on_signal(trainer)
 
-    def _flush(self) -> None:
+    def _wait_for_writers(self) -> None:
         """Wait for the label maps of the last batch.
 
         Raises:
@@ -227,12 +227,12 @@ class RunFolder(Callback):
         line = photo_line(photo_id, labels.shape, label_map.proposed, counts)
         self._lines.write(line + "\n")
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _stop_on_signal(self, trainer: Trainer) -> None:
         """End this process because a signal asked for it."""
         children = children_of(trainer)
-        self._flush()
+        self._wait_for_writers()
         self._close()  # the others are about to end too, which is no accident
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _BATCH_TIMEOUT
         for child in children:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
@@ -243,32 +243,32 @@ class RunFolder(Callback):
                 "Stopped on %s; finished photos are kept in %s. Start the same command again to "
                 "go on.",
                 stop.received,
-                self._opened.path,
+                self._run_files.path,
             )
         raise Requeue(quiet_code(trainer, REQUEUE))
 
-    def _meet(self, trainer: Trainer) -> None:
+    def _wait_for_processes(self, trainer: Trainer) -> None:
         """Wait until all processes have done their share.
 
         Waiting on files instead of a collective lets a signal end the wait, and has no time limit
         that a slower process could exceed.
         """
-        self._flush()
-        files, world = self._opened, trainer.world_size
+        self._wait_for_writers()
+        files, world = self._run_files, trainer.world_size
         if self._lines is not None:
             self._lines.close()
             Path(self._lines.name).rename(files.layout.part(trainer.global_rank))
             self._lines = None
         while not all(files.layout.part(rank).exists() for rank in range(world)):
             if stop.received:
-                self._leave(trainer)
+                self._stop_on_signal(trainer)
             time.sleep(0.1)
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _write_photos_file(self, trainer: Trainer) -> None:
         trainer.strategy.barrier("ovss_parts_seen")
         if trainer.is_global_zero:
             order = None if self._data is None else self._data.photo_ids
-            self._opened.merge_parts(trainer.world_size, order)
+            self._run_files.merge_parts(trainer.world_size, order)
         self._close()
 
     def _close(self) -> None:
@@ -283,7 +283,7 @@ class RunFolder(Callback):
             self._lines = None
 
     @property
-    def _opened(self) -> RunFiles:
+    def _run_files(self) -> RunFiles:
         if self._files is None:
             raise RuntimeError("Expected `setup()` to have run before the run folder is used.")
         return self._files
@@ -292,25 +292,25 @@ class RunFolder(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over signals, watch the other processes."""
-        self._start(trainer, pl_module)
+        self._start_run(trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Score what was finished before, where there is ground truth."""
-        self._restore(trainer, pl_module)
+        self._score_finished(trainer, pl_module)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Write label maps."""
-        self._write(trainer, pl_module, outputs, batch)
+        self._write_batch(trainer, pl_module, outputs, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the other processes."""
-        self._meet(trainer)
+        self._wait_for_processes(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `photos.jsonl`."""
-        self._finish(trainer)
+        self._write_photos_file(trainer)
 
     # Predicting goes the same way.
     on_predict_start = on_test_start
@@ -334,7 +334,7 @@ class RunFolder(Callback):
         stop.restore()
 
 
-_PATIENCE = 300.0
+_BATCH_TIMEOUT = 300.0
 """Seconds for the other processes of a node to finish their batch after a signal."""
 
 
@@ -352,7 +352,7 @@ def done_before(trainer: Trainer) -> int:
     return sum(each.done_before for each in callbacks if isinstance(each, RunFolder))
 
 
-def _appears(path: Path, seconds: float = 10.0) -> bool:
+def _becomes_visible(path: Path, seconds: float = 10.0) -> bool:
     """Whether a file that another node wrote comes into sight; network file systems take a bit."""
     deadline = time.monotonic() + seconds
     while not path.exists():
