@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -112,6 +112,20 @@ class PhotoBatch(NamedTuple):
     present: Sequence[tuple[int, ...]] | None = None
     masks: Sequence[Tensor] | None = None
     unreadable: Sequence[Unreadable] = ()
+
+    def take(self, rows: slice | list[int]) -> PhotoBatch:
+        """Some of the photos, without what could not be read."""
+
+        def of(values: Sequence[Any]) -> Sequence[Any]:
+            return values[rows] if isinstance(rows, slice) else [values[row] for row in rows]
+
+        return PhotoBatch(
+            of(self.ids),
+            of(self.photos),
+            self.pixel_values[rows],
+            None if self.present is None else of(self.present),
+            None if self.masks is None else of(self.masks),
+        )
 
 
 def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:

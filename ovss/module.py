@@ -192,7 +192,7 @@ class PnPOVSS(LightningModule):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(batch.ids) // 2
-        return [*self(_part(batch, slice(half))), *self(_part(batch, slice(half, None)))]
+        return [*self(batch.take(slice(half))), *self(batch.take(slice(half, None)))]
 
     def _label_photos(self, batch: PhotoBatch) -> list[Prediction]:
         benchmark = self.benchmark
@@ -396,14 +396,3 @@ class PnPOVSS(LightningModule):
         if int(results["photos"]):
             shares = {f"proposals_{name}": proposals[name] for name in ("precision", "recall")}
             self.results = {**results, **shares}
-
-
-def _part(batch: PhotoBatch, rows: slice) -> PhotoBatch:
-    """Some photos of a batch."""
-    return PhotoBatch(
-        batch.ids[rows],
-        batch.photos[rows],
-        batch.pixel_values[rows],
-        None if batch.present is None else batch.present[rows],
-        None if batch.masks is None else batch.masks[rows],
-    )
