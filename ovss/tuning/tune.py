@@ -22,7 +22,7 @@ from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
 from ovss.tuning.plots import draw_study
 from ovss.tuning.progress import TrialProgress
 from ovss.tuning.report import best_table, write_best, write_trials
-from ovss.tuning.rewards import Reward
+from ovss.tuning.rewards import Reward, make_scorer
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting
@@ -40,7 +40,6 @@ from ovss.tuning.validation import rank_correlation, score_settings
 from ovss.utils.errors import configuration_at_fault
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted
-from ovss.vlm.scoring import make_scorer
 
 if TYPE_CHECKING:
     from ovss.module import PnPOVSS
@@ -83,7 +82,7 @@ def tune(
         choices = space.choices(module.vlm)
     sampler = UntriedSampler(choices, search.sampler, search.seed)
     pruner = make_pruner(search.reduction)
-    scorer = make_scorer(reward.scorer, module.vlm, reward.model, module.template, reward.prompt)
+    scorer = make_scorer(reward, module.vlm, module.template)
     photos = gather_photos(
         loader,
         module.benchmark,
