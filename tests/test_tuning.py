@@ -382,6 +382,7 @@ def test_rank_correlation_is_scipys():
     first, second = rng.integers(0, 5, 40), rng.normal(size=40)
     assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
     assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+    assert np.isnan(rank_correlation([1, 2, 3], [1, 1, 1]))
 
 
 def test_chunks_cover_everything():
