@@ -20,7 +20,6 @@ from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
 from ovss.tuning.plots import draw_study
-from ovss.tuning.progress import TrialProgress
 from ovss.tuning.report import best_table, write_best, write_trials
 from ovss.tuning.rewards import Reward, make_scorer
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
@@ -132,13 +131,13 @@ def search_with_progress(
     wanted = min(trials, settings)
     log.info("%s in the space; %s wanted", counted(settings, "setting"), counted(wanted, "trial"))
     before = len(study.get_trials(deepcopy=False, states=DONE))
-    progress = TrialProgress(max(wanted - before, 0))
-    with progress:
+    with Progress("trials", max(wanted - before, 0), unit="trials") as progress:
 
         def show(study: Study) -> None:
             ranked = ranking(study)
             done = len(study.get_trials(deepcopy=False, states=DONE)) - before
-            progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
+            progress.what = f"trials, best {f'{percent(ranked[0].value)} %' if ranked else '-'}"
+            progress.advance(done - progress.done)
 
         run_trials(study, objective, trials, show)
 
