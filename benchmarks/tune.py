@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -37,16 +38,17 @@ from ovss.segmentation import demo_vlm
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Mask, Masks, make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
-from ovss.tuning.rewards import Measure, Negative, Reward
+from ovss.tuning.rewards import Measure, Negative, Reward, make_scorer
 from ovss.tuning.sampling import UntriedSampler
-from ovss.tuning.settings import StudySettings
+from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, settings_of
 from ovss.tuning.study import make_objective, make_pruner, open_storage, open_study, run_trials
 from ovss.tuning.validation import rank_correlation, score_settings
-from ovss.vlm.scoring import make_scorer
+
+Judge = Literal["itm", "itc", "clip"]
 
 MEASURES: tuple[Measure, ...] = ("margin", "points")
-REWARDS: tuple[tuple[str, Mask, Negative], ...] = (
+REWARDS: tuple[tuple[Judge, Mask, Negative], ...] = (
     ("itm", "labels", "black"),
     ("itm", "labels", "complement"),
     ("itm", "map", "black"),
@@ -77,10 +79,12 @@ class Demo:
         """The maps of all layers and heads."""
         return MapStore(self.module.vlm, self.photos, self.names, SalienceDropout())
 
-    def reward(self, scorer: str = "itm", negative: Negative = "black") -> Reward:
+    def reward(self, scorer: Judge = "itm", negative: Negative = "black") -> Reward:
         """The reward, its black photo and texts scored."""
         names = [[synonyms[0] for synonyms in own] for own in self.names]
-        return Reward(make_scorer(scorer, self.module.vlm), self.photos, names, negative)
+        return Reward(
+            make_scorer(RewardSettings(scorer), self.module.vlm), self.photos, names, negative
+        )
 
     def masks(self, kind: Mask = "labels") -> Masks:
         """What a setting keeps of a photo."""

@@ -128,6 +128,20 @@ class PhotoBatch(NamedTuple):
     masks: Sequence[Tensor] | None = None
     unreadable: Sequence[Unreadable] = ()
 
+    def take(self, rows: slice | list[int]) -> PhotoBatch:
+        """Some of the photos, without what could not be read."""
+
+        def of(values: Sequence[Any]) -> Sequence[Any]:
+            return values[rows] if isinstance(rows, slice) else [values[row] for row in rows]
+
+        return PhotoBatch(
+            of(self.ids),
+            of(self.photos),
+            self.pixel_values[rows],
+            None if self.present is None else of(self.present),
+            None if self.masks is None else of(self.masks),
+        )
+
 
 def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
     """A benchmark of one's own: class names in label order, after a background at label 0.

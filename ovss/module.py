@@ -137,7 +137,7 @@ class SegmentationModule(LightningModule):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(batch.ids) // 2
-        return [*self(_part(batch, slice(half))), *self(_part(batch, slice(half, None)))]
+        return [*self(batch.take(slice(half))), *self(batch.take(slice(half, None)))]
 
     def _segment(self, batch: PhotoBatch) -> list[Prediction]:
         benchmark = self.benchmark
@@ -293,14 +293,3 @@ class PnPOVSS(SegmentationModule):
     ) -> None:
         segmenter = PnP(vlm, layer, head, dropout, labeller, proposals, variant, template)
         super().__init__(segmenter, benchmark, on_error)
-
-
-def _part(batch: PhotoBatch, rows: slice) -> PhotoBatch:
-    """Some photos of a batch."""
-    return PhotoBatch(
-        batch.ids[rows],
-        batch.photos[rows],
-        batch.pixel_values[rows],
-        None if batch.present is None else batch.present[rows],
-        None if batch.masks is None else batch.masks[rows],
-    )

@@ -176,3 +176,18 @@ def test_cache_survives_half_a_line_and_reads_all_ranks(tmp_path, caplog):
     assert pixels == json.loads(other.read_text())["pixels"]
     CachedProposer(again, tmp_path)(photos(2), BENCHMARK, Weights())
     assert json.loads(own.read_text().splitlines()[-1])["id"] == "photo2"
+
+
+@pytest.mark.parametrize("rows", [slice(1, None), [2, 0], []])
+def test_rows_of_a_batch(rows):
+    batch = photos(0, 1, 2, present=[(0, 3), (1,), (2,)])
+    places = list(range(3))[rows] if isinstance(rows, slice) else rows
+    taken = batch.take(rows)
+    assert list(taken.ids) == [f"photo{place}" for place in places]
+    assert [int(pixels[0, 0, 0]) for pixels in taken.pixel_values] == places
+    assert [id(photo) for photo in taken.photos] == [id(batch.photos[place]) for place in places]
+    assert list(taken.present) == [batch.present[place] for place in places]
+    assert taken.masks is None
+    masks = [torch.full((5, 6), place) for place in range(3)]
+    kept = batch._replace(masks=masks).take(rows).masks
+    assert [int(mask[0, 0]) for mask in kept] == places

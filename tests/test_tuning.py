@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import LOGITS, MAPS, assert_close
+from conftest import MAPS, assert_close
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
+from test_scoring import Letters, tiny_clip
 
 from datamodules import Scenes
 from ovss.labelling import Labeller
@@ -20,12 +21,12 @@ from ovss.tuning.facts import describe, difference
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
-from ovss.tuning.rewards import Points, Reward, point
+from ovss.tuning.rewards import Points, Reward, make_scorer, point
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, repair, settings_of
 from ovss.tuning.validation import rank_correlation
 from ovss.vlm.base import ImageStatistics
-from ovss.vlm.scoring import ClipScorer, ItcScorer, ItmScorer, Scorer, make_scorer
+from ovss.vlm.scoring import ClipScorer, ItmScorer, Scorer
 
 pytestmark = pytest.mark.numerical
 
@@ -310,12 +311,13 @@ def test_reward_of_photos_is_numpys(photos, negative, batch_size):
 
 
 @pytest.mark.parametrize("kind", ["itm", "itc", "clip"])
-def test_nothing_kept_wins_nothing(tiny_blip, clip, photos, kind):
+def test_nothing_kept_wins_nothing(tiny_blip, photos, kind):
     # Black photos compared in another batch than the one they are judged in differ by rounding.
     if kind == "clip":
-        scorer = ClipScorer(clip, Letters(), ImageStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+        statistics = ImageStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+        scorer = ClipScorer(tiny_clip(), Letters(), statistics)
     else:
-        scorer = make_scorer(kind, tiny_blip)
+        scorer = make_scorer(RewardSettings(kind), tiny_blip)
     every = ["cat", "dog", "person", "car", "tree", "sun", "boat"]
     names = [every[place : place + len(own)] for place, own in enumerate(photos.labels)]
     sized = replace(photos, thumbnails=torch.zeros(len(photos), 3, scorer.size, scorer.size))
@@ -366,121 +368,13 @@ def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
     assert facts(soft, labeller=Labeller(crf=None)) == facts(soft)
 
 
-# ---- scorers ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pixels(tiny_blip):
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(3, 3, tiny_blip.image_size, tiny_blip.image_size, generator=generator)
-
-
-def normalised(vlm, pixels):
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (vlm.statistics.mean, vlm.statistics.std))
-    return (pixels - mean) / std
-
-
-NAMES = [["cat"], ["dog", "cat", "person"], ["person", "dog"]]
-
-
-def test_itm_is_the_matching_head(tiny_blip, pixels):
-    found = ItmScorer(tiny_blip)(pixels, NAMES, batch_size=2)
-    for place, own in enumerate(NAMES):
-        features = tiny_blip.encode_image(normalised(tiny_blip, pixels[place : place + 1]))
-        for logit, name in zip(found[place], own, strict=True):
-            two = tiny_blip.match(features, tiny_blip.captions([name]))[0]
-            assert float(logit) == pytest.approx(float(two[1] - two[0]), abs=1e-4)
-
-
-def test_itc_is_the_published_contrastive_path(tiny_blip, pixels):
-    found = ItcScorer(tiny_blip)(pixels, NAMES, batch_size=2)
-    texts = tiny_blip.tokenizer([f"A picture of {name}" for name in ("dog", "cat", "person")])
-    with torch.no_grad():
-        # transformers' own code for BLIP's contrastive similarities.
-        similarities = torch.cat(
-            [
-                tiny_blip.model(
-                    input_ids=torch.tensor(ids)[None],
-                    pixel_values=normalised(tiny_blip, pixels[1:2]),
-                    use_itm_head=False,
-                ).itm_score[0]
-                for ids in texts["input_ids"]
-            ]
-        )
-    assert_close(found[1], similarities / 0.07, LOGITS)
-
-
-@pytest.fixture(scope="module")
-def clip():
-    """A tiny random CLIP."""
-    from transformers import CLIPConfig, CLIPModel
-
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    config = CLIPConfig(
-        text_config={
-            **small,
-            "num_attention_heads": 2,
-            "vocab_size": 30,
-            "max_position_embeddings": 8,
-            "eos_token_id": 29,
-            "bos_token_id": 0,
-            "projection_dim": 12,
-        },
-        vision_config={
-            **small,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 8,
-            "projection_dim": 12,
-        },
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    return CLIPModel(config)
-
-
-class Letters:
-    """Ids of a text's letters, with CLIP's first and last token."""
-
-    def __call__(self, texts, **kwargs):
-        rows = [[0, *(ord(c) - ord("a") + 1 for c in text[:6]), 29] for text in texts]
-        mask = [[1] * len(row) + [0] * (8 - len(row)) for row in rows]
-        ids = [row + [29] * (8 - len(row)) for row in rows]
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def test_clip_is_transformers_own_logits(clip):
-    statistics = ImageStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    scorer = ClipScorer(clip, Letters(), statistics)
-    assert scorer.size == 16
-    pixels = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = scorer(pixels, NAMES, batch_size=2)
-    mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
-    values = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    for place, own in enumerate(NAMES):
-        expected = clip(pixel_values=values[place : place + 1], **Letters()(own)).logits_per_image
-        assert_close(found[place], expected[0].detach(), LOGITS)
-
-
-def test_clip_reads_a_text_once(clip):
-    scorer = ClipScorer(clip, Letters(), ImageStatistics((0.5,) * 3, (0.5,) * 3))
-    calls = []
-    original = clip.get_text_features
-    clip.get_text_features = lambda **kwargs: calls.append(1) or original(**kwargs)
-    try:
-        scorer(torch.rand(3, 3, 16, 16), NAMES)
-        count = len(calls)
-        scorer(torch.rand(3, 3, 16, 16), NAMES)
-    finally:
-        del clip.get_text_features
-    assert len(calls) == count > 0
-
-
-def test_unknown_and_missing_scorers_are_named(tiny_blip, tmp_path):
+def test_unknown_and_missing_scorers_are_named(tiny_blip, tiny_blip_path, tmp_path):
     with pytest.raises(ValueError, match=r"reward\.scorer"):
-        make_scorer("oracle", tiny_blip)
+        make_scorer(RewardSettings("oracle"), tiny_blip)
+    with pytest.raises(ValueError, match=r"is of type 'blip'.*\s.*--reward\.model"):
+        make_scorer(RewardSettings("clip", model=str(tiny_blip_path)), tiny_blip)
     with pytest.raises(FileNotFoundError, match=r"reward\.model"):
-        make_scorer("clip", tiny_blip, model=str(tmp_path))
+        make_scorer(RewardSettings("clip", model=str(tmp_path)), tiny_blip)
 
 
 # ---- validation ---------------------------------------------------------------------------------
@@ -491,6 +385,7 @@ def test_rank_correlation_is_scipys():
     first, second = rng.integers(0, 5, 40), rng.normal(size=40)
     assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
     assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+    assert np.isnan(rank_correlation([1, 2, 3], [1, 1, 1]))
 
 
 def test_chunks_cover_everything():

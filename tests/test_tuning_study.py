@@ -218,8 +218,10 @@ def test_trials_of_a_killed_process_are_given_up(tmp_path):
     assert len(set(settings_in(study))) == SIZE
 
 
-def test_silent_trials_of_other_machines_are_given_up(tmp_path):
-    study = study_in(tmp_path, "grid", storage=MEMORY)
+@pytest.mark.parametrize("storage", [MEMORY, "journal.log"])
+def test_silent_trials_of_other_machines_are_given_up(tmp_path, storage):
+    storage = storage if storage == MEMORY else str(tmp_path / storage)
+    study = study_in(tmp_path, "grid", storage=storage)
     for seen in (time.time() - 3600, time.time()):
         trial = study.ask(fixed_distributions=study.sampler.space)
         trial.set_user_attr("process", "another:1")

@@ -132,9 +132,10 @@ def select(scores: Tensor, labels: Sequence[int], threshold: float, top_k: int |
     return Proposal(tuple(labels[k] for k in kept), tuple(float(scores[k]) for k in kept))
 
 
-def searched_names(benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
-    """For each label of `benchmark.searchable` its name and synonyms."""
-    return tuple(benchmark.prompts[label] for label in benchmark.searchable)
+def searched_names(benchmark: Benchmark) -> tuple[list[tuple[str, ...]], list[str]]:
+    """For each label of `benchmark.searchable` its name and synonyms, and all of them in a row."""
+    names = [benchmark.prompts[label] for label in benchmark.searchable]
+    return names, [name for synonyms in names for name in synonyms]
 
 
 def best_synonym(scores: Tensor, names: Sequence[Sequence[str]]) -> Tensor:

@@ -52,7 +52,7 @@ class CachedProposer(Proposer):
             fresh = dict(
                 zip(
                     [keys[row] for row in missing],
-                    self.proposer(_rows(batch, missing), benchmark, vlm),
+                    self.proposer(batch.take(missing), benchmark, vlm),
                     strict=True,
                 )
             )
@@ -104,17 +104,6 @@ def _read(folder: Path, stem: str) -> dict[tuple[str, int], Proposal]:
             except (ValueError, KeyError, TypeError):
                 logger.warning("Left out an incomplete line of %s.", path)
     return known
-
-
-def _rows(batch: PhotoBatch, rows: list[int]) -> PhotoBatch:
-    """Some photos of a batch."""
-    return PhotoBatch(
-        [batch.ids[row] for row in rows],
-        [batch.photos[row] for row in rows],
-        batch.pixel_values[rows],
-        None if batch.present is None else [batch.present[row] for row in rows],
-        None if batch.masks is None else [batch.masks[row] for row in rows],
-    )
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ovss.benchmark import Benchmark, PhotoBatch
-from ovss.captions import TEMPLATE, Caption
+from ovss.captions import TEMPLATE
 from ovss.proposals.base import ScoredProposer, best_synonym, searched_names
 from ovss.vlm.base import VLM
+from ovss.vlm.scoring import ITC_TEMPERATURE, ItcScorer, ItmScorer
 
 
 class MatchProposer(ScoredProposer):
@@ -42,19 +42,9 @@ class MatchProposer(ScoredProposer):
 
     def scores(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> Tensor:
         """See `ScoredProposer.scores`."""
-        names = searched_names(benchmark)
-        captions = captions_of(names, self.template)
-        features = vlm.encode_image(batch.pixel_values)
-        rows = [
-            torch.cat(
-                [
-                    vlm.match(photo[None], captions[start : start + self.chunk])
-                    for start in range(0, len(captions), self.chunk)
-                ]
-            )
-            for photo in features
-        ]
-        return best_synonym(torch.stack(rows).float().softmax(-1)[..., 1], names)
+        names, flat = searched_names(benchmark)
+        scorer = ItmScorer(vlm, self.template, self.chunk)
+        return best_synonym(scorer.logits_per_image(batch.pixel_values, flat).sigmoid(), names)
 
     def settings(self) -> dict[str, Any]:
         """See `Proposer.settings`."""
@@ -71,7 +61,7 @@ class ContrastiveProposer(ScoredProposer):
         threshold: keep classes whose probability is above it. The probabilities of all classes
             sum to 1, so it depends on their number: tune it.
         top_k: at most how many classes to keep.
-        temperature: divides the similarities; 0.07 is what BLIP's training starts from.
+        temperature: divides the similarities; see `ovss.vlm.scoring.ITC_TEMPERATURE`.
         template: caption with `{}` for the class name.
     """
 
@@ -81,7 +71,7 @@ class ContrastiveProposer(ScoredProposer):
         self,
         threshold: float = 0.1,
         top_k: int | None = None,
-        temperature: float = 0.07,
+        temperature: float = ITC_TEMPERATURE,
         template: str = TEMPLATE,
     ) -> None:
         super().__init__(threshold, top_k)
@@ -89,28 +79,17 @@ class ContrastiveProposer(ScoredProposer):
             raise ValueError(f"Expected `temperature` to be positive, but got {temperature}.")
         self.temperature = temperature
         self.template = template
-        self._embedded: tuple[VLM, Any, Tensor] | None = None
+        self._scorer: ItcScorer | None = None
 
     def scores(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> Tensor:
         """See `ScoredProposer.scores`."""
-        names = searched_names(benchmark)
-        images = vlm.embed_image(vlm.encode_image(batch.pixel_values))
-        similarities = (images @ self._texts(vlm, names).to(images).T).float()
-        return best_synonym(similarities / self.temperature, names).softmax(-1)
-
-    def _texts(self, vlm: VLM, names: tuple[tuple[str, ...], ...]) -> Tensor:
-        """Text embeddings `(names, E)`, computed anew when the model or the names change."""
-        if self._embedded is None or self._embedded[0] is not vlm or self._embedded[1] != names:
-            texts = vlm.embed_text(captions_of(names, self.template))
-            self._embedded = (vlm, names, texts)
-        return self._embedded[2]
+        if self._scorer is None or self._scorer.vlm is not vlm:  # it keeps the names' embeddings
+            self._scorer = ItcScorer(vlm, self.template, self.temperature)
+        names, flat = searched_names(benchmark)
+        logits = self._scorer.logits_per_image(batch.pixel_values, flat)
+        return best_synonym(logits, names).softmax(-1)
 
     def settings(self) -> dict[str, Any]:
         """See `Proposer.settings`."""
         own = {"temperature": self.temperature, "template": self.template}
         return {**super().settings(), **own}
-
-
-def captions_of(names: tuple[tuple[str, ...], ...], template: str) -> list[Caption]:
-    """A caption for every name and synonym."""
-    return [Caption.of([name], template) for synonyms in names for name in synonyms]

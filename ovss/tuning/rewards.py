@@ -8,8 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ovss.captions import TEMPLATE
 from ovss.tuning.photos import TuningPhotos
-from ovss.vlm.scoring import Scorer
+from ovss.tuning.settings import RewardSettings
+from ovss.vlm.base import VLM
+from ovss.vlm.scoring import ClipScorer, ItcScorer, ItmScorer, Scorer
 
 Negative = Literal["black", "complement"]
 """What a masked photo must beat: a black photo (the paper's), or what the mask left out."""
@@ -21,6 +24,38 @@ Measure = Literal["margin", "points"]
 
 ROUNDING = 1e-6
 """What probabilities may differ by without a point: equal pixels, computed in another batch."""
+
+
+def make_scorer(reward: RewardSettings, vlm: VLM, template: str = TEMPLATE) -> Scorer:
+    """The reward model, on the VLM's device.
+
+    Args:
+        reward: which one; `itc` and `itm` ask the VLM.
+        vlm: the model under tuning.
+        template: its caption with `{}` for a class name.
+
+    Raises:
+        FileNotFoundError: `reward.model` is missing or lacks files.
+        ValueError: another scorer, or `reward.model` is no CLIP or SigLIP.
+    """
+    if reward.scorer == "itc":
+        return ItcScorer(vlm, template)
+    if reward.scorer == "itm":
+        return ItmScorer(vlm, template)
+    if reward.scorer != "clip":
+        raise ValueError(
+            f"Expected `reward.scorer` to be clip, itc or itm, but got {reward.scorer!r}."
+        )
+    try:
+        scorer = ClipScorer.from_pretrained(reward.model, templates=[reward.prompt])
+    except (FileNotFoundError, ValueError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f"{error}\nGive its folder or hub id with --reward.model, or use the VLM itself with "
+            "--reward.scorer itm."
+        ) from error
+    scorer.model.to(vlm.device)
+    return scorer
 
 
 class Points(NamedTuple):

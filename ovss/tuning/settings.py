@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ovss.vlm.scoring import CLIP_MODEL
+CLIP_MODEL = "openai/clip-vit-large-patch14-336"
+"""The paper's reward model."""
 
 
 @dataclass(frozen=True)

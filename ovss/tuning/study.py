@@ -38,7 +38,9 @@ _CHOOSING = 30.0
 
 _SILENT = 1800.0
 """Seconds without a finished part of the photos after which a trial counts as cut off; processes of
-this machine are asked for."""
+this machine are asked for. Optuna's own heartbeats will not do: only databases have them, only
+`Study.optimize` keeps them up (`ask` warns of it), and a trial that was cut off before its first
+one counts as under way for ever."""
 
 
 def open_storage(storage: str | None, folder: Path) -> BaseStorage:

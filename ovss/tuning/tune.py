@@ -21,9 +21,8 @@ from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
 from ovss.tuning.plots import draw_study
-from ovss.tuning.progress import TrialProgress
 from ovss.tuning.report import best_table, write_best, write_trials
-from ovss.tuning.rewards import Reward
+from ovss.tuning.rewards import Reward, make_scorer
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting
@@ -41,7 +40,6 @@ from ovss.tuning.validation import rank_correlation, score_settings
 from ovss.utils.errors import configuration_at_fault
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted, percent
-from ovss.vlm.scoring import make_scorer
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +81,7 @@ def tune(
         choices = space.choices(segmenter.vlm)
     sampler = UntriedSampler(choices, search.sampler, search.seed)
     pruner = make_pruner(search.reduction)
-    scorer = make_scorer(
-        reward.scorer, segmenter.vlm, reward.model, segmenter.template, reward.prompt
-    )
+    scorer = make_scorer(reward, segmenter.vlm, segmenter.template)
     photos = gather_photos(
         loader,
         benchmark,
@@ -137,13 +133,13 @@ def search_with_progress(
     wanted = min(trials, settings)
     log.info("%s in the space; %s wanted", counted(settings, "setting"), counted(wanted, "trial"))
     before = len(study.get_trials(deepcopy=False, states=DONE))
-    progress = TrialProgress(max(wanted - before, 0))
-    with progress:
+    with Progress("trials", max(wanted - before, 0), unit="trials") as progress:
 
         def show(study: Study) -> None:
             ranked = ranking(study)
             done = len(study.get_trials(deepcopy=False, states=DONE)) - before
-            progress.show(done, f"{percent(ranked[0].value)} %" if ranked else "-")
+            progress.what = f"trials, best {f'{percent(ranked[0].value)} %' if ranked else '-'}"
+            progress.advance(done - progress.done)
 
         run_trials(study, objective, trials, show)
 

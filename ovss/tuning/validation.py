@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
+import torch
 from torch.utils.data import DataLoader, Subset
+from torchmetrics.functional import spearman_corrcoef
 
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.metrics import SegmentationScores
@@ -67,13 +68,7 @@ def score_settings(
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's rank correlation; ties share their mean rank. NaN where one is constant."""
-    ranks = [_ranks(np.asarray(values, float)) for values in (first, second)]
-    centred = [each - each.mean() for each in ranks]
-    scale = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
-    return float((centred[0] * centred[1]).sum() / scale) if scale > 0 else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[places]
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return float("nan")  # torchmetrics says 0
+    ranked = (torch.tensor(values, dtype=torch.float64) for values in (first, second))
+    return float(spearman_corrcoef(*ranked))

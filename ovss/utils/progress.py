@@ -41,7 +41,7 @@ class Progress:
     Nothing is shown in a log file before the first `interval` is over: short steps stay silent.
 
     Args:
-        what: the step's name.
+        what: the step's name; may change while it is under way.
         total: how many there are; None where nobody knows.
         unit: of what, in the plural.
         interval: seconds between two lines where there is no terminal.
@@ -107,7 +107,7 @@ class Progress:
         self.done += count if self.total is None else min(count, self.total - self.done)
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done)
+            self._bar.update(self._bar.task_ids[0], completed=self.done, description=self.what)
         elif self.enabled and now - self._said >= self.interval:
             self._said = now
             log.info(self.line(now - self._began))

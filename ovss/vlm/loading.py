@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,57 @@ def load_pretrained(
     model_type: str,
     optional: str | None = None,
 ) -> tuple[Any, Any]:
-    """A frozen transformers model in float32 and eval mode, and its fast tokenizer.
-
-    safetensors are taken where there are any, else `pytorch_model.bin` through torch's
-    `weights_only` loader; code from the hub is never run.
+    """`load_checkpoint` of a VLM with a matching head and a fast tokenizer.
 
     Args:
         architecture: the transformers class.
         name_or_path: hub id or local folder.
         revision: branch, tag or commit on the hub.
         model_type: what `config.json` must say.
+        optional: see `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: see `load_checkpoint`.
+        ValueError: see `load_checkpoint`, or a tokenizer that cannot map tokens to characters.
+    """
+    model, tokenizer = load_checkpoint(
+        {model_type: architecture},
+        name_or_path,
+        revision,
+        optional,
+        option="--model.vlm.init_args.name_or_path",
+        advice="It needs an image-text-matching head: captioning and question-answering "
+        "checkpoints do not work; take an ITM one.",
+    )
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"Expected a fast tokenizer (tokenizer.json) beside {str(name_or_path)!r}, but got "
+            f"{type(tokenizer).__name__}, which cannot map tokens to characters."
+        )
+    return model, tokenizer
+
+
+def load_checkpoint(
+    architectures: Mapping[str, Any],
+    name_or_path: str | Path,
+    revision: str | None,
+    optional: str | None = None,
+    option: str = "",
+    advice: str = "",
+) -> tuple[Any, Any]:
+    """A frozen transformers model in float32 and eval mode, and its tokenizer.
+
+    safetensors are taken where there are any, else `pytorch_model.bin` through torch's
+    `weights_only` loader; code from the hub is never run.
+
+    Args:
+        architectures: transformers classes by what `config.json` says under `model_type`.
+        name_or_path: hub id or local folder.
+        revision: branch, tag or commit on the hub.
         optional: start of the names of modules that are set to None where the checkpoint lacks
             their weights.
+        option: how the command line names `name_or_path`, for errors.
+        advice: what to take instead of a checkpoint that lacks weights, for errors.
 
     Raises:
         FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
@@ -47,8 +87,9 @@ def load_pretrained(
     from transformers import AutoConfig, AutoTokenizer
 
     name = str(name_or_path)
+    classes = " or ".join(architecture.__name__ for architecture in architectures.values())
     expected = (
-        f"a hub id or a folder with config.json ({architecture.__name__}), model.safetensors or "
+        f"a hub id or a folder with config.json ({classes}), model.safetensors or "
         "pytorch_model.bin, and the tokenizer's files"
     )
     local = Path(name).is_dir()
@@ -58,24 +99,26 @@ def load_pretrained(
         ""
         if local
         else "\nWhere the hub cannot be reached, give a local folder with these files as "
-        "`name_or_path` (`--model.vlm.init_args.name_or_path FOLDER`)."
+        f"`name_or_path`{f' (`{option} FOLDER`)' if option else ''}."
     )
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"Expected {expected}, but could not read the configuration of {name!r}"
             f"{f' at revision {revision}' if revision else ''}: {error}{remedy}"
         ) from error
-    if config.model_type != model_type:
+    if config.model_type not in architectures:
         raise ValueError(
-            f"Expected a {model_type!r} checkpoint for {architecture.__name__}, but "
+            f"Expected a {' or '.join(map(repr, architectures))} checkpoint for {classes}, but "
             f"{name!r} is of type {config.model_type!r}."
         )
+    architecture = architectures[config.model_type]
     try:
         model, info = architecture.from_pretrained(
             name,
             revision=revision,
+            trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are named below
@@ -98,13 +141,12 @@ def load_pretrained(
     mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing or mismatched:
         raise ValueError(
-            f"Expected the checkpoint {name!r} to hold all weights of {architecture.__name__}, "
-            f"its image-text-matching head among them, but it lacks "
-            f"{(missing + mismatched)[:5]} ({len(missing) + len(mismatched)} in all). "
-            "Captioning and question-answering checkpoints do not work; take an ITM one."
+            f"Expected the checkpoint {name!r} to hold all weights of {architecture.__name__}, but "
+            f"it lacks {(missing + mismatched)[:5]} ({len(missing) + len(mismatched)} in all)."
+            f"{f' {advice}' if advice else ''}"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
@@ -113,11 +155,6 @@ def load_pretrained(
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise FileNotFoundError(
             f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
-        )
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"Expected a fast tokenizer (tokenizer.json) beside {name!r}, but got "
-            f"{type(tokenizer).__name__}, which cannot map tokens to characters."
         )
     return model.eval().requires_grad_(False), tokenizer
 
@@ -136,12 +173,14 @@ def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
 
-def image_statistics(name_or_path: str | Path, revision: str | None) -> ImageStatistics:
-    """The checkpoint's pixel statistics; CLIP's where it names none."""
+def image_statistics(
+    name_or_path: str | Path, revision: str | None, default: ImageStatistics = CLIP_STATISTICS
+) -> ImageStatistics:
+    """The checkpoint's pixel statistics; the default where it names none."""
     config = preprocessor_config(name_or_path, revision)
     return ImageStatistics(
-        tuple(config.get("image_mean", CLIP_STATISTICS.mean)),
-        tuple(config.get("image_std", CLIP_STATISTICS.std)),
+        tuple(config.get("image_mean", default.mean)),
+        tuple(config.get("image_std", default.std)),
     )
 
 

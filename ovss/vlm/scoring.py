@@ -1,4 +1,7 @@
-"""What judges a masked photo: image-text similarities behind one interface."""
+"""Image-text scores: how well photos and class names go together, for CLIP and for a VLM itself.
+
+Class proposals threshold them, tuning rewards settings by them.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ovss.captions import TEMPLATE, Caption
-from ovss.tuning.photos import chunked
 from ovss.vlm.base import VLM, ImageStatistics
-
-CLIP_MODEL = "openai/clip-vit-large-patch14-336"
-"""The paper's reward model."""
+from ovss.vlm.loading import CLIP_STATISTICS, checkpoint_name, image_statistics, load_checkpoint
 
 ITC_TEMPERATURE = 0.07
 """What BLIP's contrastive training starts from; the published checkpoints do not keep theirs."""
 
+SIGLIP_STATISTICS = ImageStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
 
 class Scorer(ABC):
-    """Similarities of photos and class names.
+    """Logits of photos and class names.
 
     Attributes:
         name: short name for reports.
         size: side of its square input in pixels.
         statistics: how it wants its pixels normalised.
-        device: where it computes.
     """
 
     name: str
     size: int
     statistics: ImageStatistics
-    device: torch.device
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it computes."""
 
     @abstractmethod
     def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
@@ -45,28 +51,82 @@ class Scorer(ABC):
             names: for each photo the class names to compare it with.
         """
 
+    def logits_per_image(self, pixel_values: Tensor, names: Sequence[str]) -> Tensor:
+        """Logits `(B, K)` of every photo and every name, in float32.
+
+        Args:
+            pixel_values: `(B, 3, size, size)`, normalised.
+            names: K class names.
+        """
+        return torch.stack(self.similarities(pixel_values, [names] * len(pixel_values)))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels `(..., 3, H, W)` in 0..1 as the model wants them."""
+        mean = torch.tensor(self.statistics.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.statistics.std, device=pixels.device).view(3, 1, 1)
+        return (pixels - mean) / std
+
     @torch.no_grad()
     def __call__(
         self, pixels: Tensor, names: Sequence[Sequence[str]], batch_size: int = 64
     ) -> list[Tensor]:
-        """Logits `(K_i,)` for photos whose pixels `(B, 3, size, size)` are in 0..1."""
-        mean = torch.tensor(self.statistics.mean, device=self.device).view(3, 1, 1)
-        std = torch.tensor(self.statistics.std, device=self.device).view(3, 1, 1)
+        """`similarities` on the CPU for any number of photos, pixels `(B, 3, size, size)` in 0..1.
+
+        Args:
+            pixels: not normalised.
+            names: for each photo the class names to compare it with.
+            batch_size: photos in a pass.
+        """
         logits: list[Tensor] = []
-        for chunk in chunked(len(pixels), batch_size):
-            part = pixels[chunk[0] : chunk[-1] + 1].to(self.device)
-            logits += self.similarities((part - mean) / std, [names[i] for i in chunk])
+        for start in range(0, len(pixels), batch_size):
+            rows = slice(start, start + batch_size)
+            part = self.normalise(pixels[rows].to(self.device))
+            logits += self.similarities(part, names[rows])
         return [each.float().cpu() for each in logits]
 
 
-class ClipScorer(Scorer):
-    """CLIP, SigLIP or a relative from transformers.
+class _EmbeddingScorer(Scorer):
+    """Dot products of unit vectors; a name's is computed once and kept."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def _embed_images(self, pixel_values: Tensor) -> Tensor:
+        """Unit vectors `(B, E)`."""
+
+    @abstractmethod
+    def _embed_name(self, name: str) -> Tensor:
+        """A unit vector `(E,)`."""
+
+    @abstractmethod
+    def _logits(self, cosines: Tensor) -> Tensor:
+        """The model's logits of cosines."""
+
+    def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
+        """See `Scorer`."""
+        images = self._embed_images(pixel_values)
+        return [
+            self._logits((self._embed_names(own).to(image) @ image).float())
+            for image, own in zip(images, names, strict=True)
+        ]
+
+    def _embed_names(self, names: Sequence[str]) -> Tensor:
+        for name in names:
+            if name not in self._texts:
+                self._texts[name] = self._embed_name(name)
+        return torch.stack([self._texts[name] for name in names])
+
+
+class ClipScorer(_EmbeddingScorer):
+    """CLIP or SigLIP from transformers; its own logits, temperature and bias included.
 
     Args:
-        model: with `get_image_features`, `get_text_features` and `logit_scale`.
+        model: a `CLIPModel` or `SiglipModel`.
         tokenizer: its tokenizer.
         statistics: pixel mean and standard deviation.
-        prompt: sentence with `{}` for the class name; eq. 7 has the bare name.
+        templates: prompts with `{}` for the class name; their text embeddings are averaged. Eq. 7
+            has the bare name.
         name: short name for reports.
     """
 
@@ -75,101 +135,86 @@ class ClipScorer(Scorer):
         model: Any,
         tokenizer: Any,
         statistics: ImageStatistics,
-        prompt: str = "{}",
+        templates: Sequence[str] = ("{}",),
         name: str = "clip",
     ) -> None:
+        super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.statistics = statistics
-        self.prompt = prompt
+        self.templates = tuple(templates)
         self.name = name
         self.size = model.config.vision_config.image_size
-        self._texts: dict[str, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Where the weights are."""
-        return self.model.device
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str = CLIP_MODEL, device: torch.device | None = None, prompt: str = "{}"
+        cls,
+        name_or_path: str | Path,
+        revision: str | None = None,
+        templates: Sequence[str] = ("{}",),
     ) -> ClipScorer:
-        """Load a checkpoint from the hub or a folder.
+        """Load a checkpoint, on the CPU.
+
+        Args:
+            name_or_path: hub id such as `openai/clip-vit-large-patch14-336`, or a local folder.
+            revision: branch, tag or commit on the hub.
+            templates: see the class.
 
         Raises:
             FileNotFoundError: no such folder or model, or files missing.
+            ValueError: another architecture, or damaged or missing weights.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import CLIPModel, SiglipModel
 
-        from ovss.vlm.loading import preprocessor_config
-
-        if Path(name_or_path).is_absolute() and not Path(name_or_path).is_dir():
-            raise FileNotFoundError(
-                f"Expected a CLIP-like model at {name_or_path}, but there is no such folder; give "
-                "one or a hub id with --reward.model."
-            )
-        try:
-            model = AutoModel.from_pretrained(name_or_path)
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        except (OSError, ValueError) as error:  # ValueError: no model_type in config.json
-            raise FileNotFoundError(
-                f"Expected a CLIP-like model at {name_or_path}, but it cannot be loaded "
-                f"({str(error).splitlines()[0]}); give its folder or hub id with --reward.model, "
-                "or use the VLM itself with --reward.scorer itm."
-            ) from error
-        if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
-            raise ValueError(
-                f"Expected a CLIP-like model at {name_or_path}, with features of both photos and "
-                f"texts, but got {type(model).__name__}."
-            )
-        preprocessing = preprocessor_config(name_or_path, None)
-        missing = [key for key in ("image_mean", "image_std") if key not in preprocessing]
-        if missing:
-            raise FileNotFoundError(
-                f"Expected a preprocessor_config.json with image_mean and image_std at "
-                f"{name_or_path}, but {' and '.join(missing)} are missing."
-            )
-        statistics = ImageStatistics(
-            tuple(preprocessing["image_mean"]),
-            tuple(preprocessing["image_std"]),
+        architectures = {"clip": CLIPModel, "siglip": SiglipModel}
+        model, tokenizer = load_checkpoint(architectures, name_or_path, revision)
+        siglip = model.config.model_type == "siglip"
+        statistics = image_statistics(
+            name_or_path, revision, SIGLIP_STATISTICS if siglip else CLIP_STATISTICS
         )
-        return cls(model.to(device), tokenizer, statistics, prompt, f"clip ({name_or_path})")
+        name = f"clip ({checkpoint_name(name_or_path, revision)})"
+        return cls(model, tokenizer, statistics, templates, name)
 
-    def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """See `Scorer`; texts are encoded once and kept."""
-        images = _embedding(self.model.get_image_features(pixel_values=pixel_values))
-        # The bias that SigLIP adds is the same for all names and falls out of the softmax.
-        scale = self.model.logit_scale.exp()
-        return [
-            scale * (self._embed(own) @ image) for image, own in zip(images, names, strict=True)
-        ]
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
 
-    def _embed(self, names: Sequence[str]) -> Tensor:
-        new = [name for name in dict.fromkeys(names) if name not in self._texts]
-        if new:
-            # SigLIP was trained on texts padded to the full length, without a mask.
-            encoded = self.tokenizer(
-                [self.prompt.format(name) for name in new],
-                padding="max_length",
-                max_length=self.model.config.text_config.max_position_embeddings,
-                truncation=True,
-                return_tensors="pt",
-            )
-            wanted = {"input_ids", "attention_mask"} & set(encoded)
-            inputs = {key: encoded[key].to(self.device) for key in wanted}
-            features = _embedding(self.model.get_text_features(**inputs))
-            self._texts.update(zip(new, features, strict=True))
-        return torch.stack([self._texts[name] for name in names])
+    @property
+    def siglip(self) -> bool:
+        """Whether a logit's sigmoid is the probability, or the softmax over the names (CLIP)."""
+        return self.model.config.model_type == "siglip"
+
+    def _embed_images(self, pixel_values: Tensor) -> Tensor:
+        features = self.model.get_image_features(pixel_values=pixel_values).pooler_output
+        return normalize(features.float(), dim=-1)
+
+    def _embed_name(self, name: str) -> Tensor:
+        encoded = self.tokenizer(
+            [template.format(name) for template in self.templates],
+            # SigLIP was trained on padded texts without a mask and reads the last position.
+            padding="max_length" if self.siglip else True,
+            truncation=True,
+            max_length=self.model.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        wanted = ["input_ids"] if self.siglip else ["input_ids", "attention_mask"]
+        inputs = {key: encoded[key].to(self.device) for key in wanted}
+        features = self.model.get_text_features(**inputs).pooler_output
+        return normalize(normalize(features.float(), dim=-1).mean(0), dim=-1)
+
+    def _logits(self, cosines: Tensor) -> Tensor:
+        logits = cosines * self.model.logit_scale.exp()
+        return logits + self.model.logit_bias if self.siglip else logits
 
 
-class ItcScorer(Scorer):
+class ItcScorer(_EmbeddingScorer):
     """The VLM's own contrastive projections: no second model.
 
     Args:
         vlm: with `embed_image` and `embed_text`.
         template: caption with `{}` for the class name.
-        temperature: of the similarities.
+        temperature: divides the similarities.
     """
 
     name = "itc"
@@ -177,80 +222,76 @@ class ItcScorer(Scorer):
     def __init__(
         self, vlm: VLM, template: str = TEMPLATE, temperature: float = ITC_TEMPERATURE
     ) -> None:
+        super().__init__()
         self.vlm = vlm
         self.template = template
         self.temperature = temperature
         self.size = vlm.image_size
         self.statistics = vlm.statistics
-        self.device = vlm.device
-        self._texts: dict[str, Tensor] = {}
 
-    def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """See `Scorer`; texts are encoded once and kept."""
-        images = self.vlm.embed_image(self.vlm.encode_image(pixel_values))
-        for name in dict.fromkeys(name for own in names for name in own):
-            if name not in self._texts:
-                captions = self.vlm.captions([name], self.template)
-                self._texts[name] = self.vlm.embed_text(captions)[0]
-        return [
-            torch.stack([self._texts[name] for name in own]) @ image / self.temperature
-            for image, own in zip(images, names, strict=True)
-        ]
+    @property
+    def device(self) -> torch.device:
+        """Where the VLM is."""
+        return self.vlm.device
+
+    def _embed_images(self, pixel_values: Tensor) -> Tensor:
+        return self.vlm.embed_image(self.vlm.encode_image(pixel_values))
+
+    def _embed_name(self, name: str) -> Tensor:
+        return self.vlm.embed_text([Caption.of([name], self.template)])[0]
+
+    def _logits(self, cosines: Tensor) -> Tensor:
+        return cosines / self.temperature
 
 
 class ItmScorer(Scorer):
-    """The VLM's image-text-matching head: no second model.
+    """The VLM's image-text-matching head: the logit of a match less that of none.
+
+    The sigmoid of it is the probability of a match.
 
     Args:
         vlm: any.
         template: caption with `{}` for the class name.
+        chunk: names that `logits_per_image` puts through the text encoder together; bounds the
+            memory.
     """
 
     name = "itm"
 
-    def __init__(self, vlm: VLM, template: str = TEMPLATE) -> None:
+    def __init__(self, vlm: VLM, template: str = TEMPLATE, chunk: int = 32) -> None:
         self.vlm = vlm
         self.template = template
+        self.chunk = chunk
         self.size = vlm.image_size
         self.statistics = vlm.statistics
-        self.device = vlm.device
-        self._captions: dict[str, Caption] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the VLM is."""
+        return self.vlm.device
 
     def similarities(self, pixel_values: Tensor, names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """See `Scorer`: the logit of a match less that of none."""
-        for name in {name for own in names for name in own} - self._captions.keys():
-            (self._captions[name],) = self.vlm.captions([name], self.template)
+        """See `Scorer`; for some names a photo: they are matched together."""
         features = self.vlm.encode_image(pixel_values)
-        captions = [[self._captions[name] for name in own] for own in names]
-        logits = self.vlm.match_each(features, captions)
-        return [each[:, 1] - each[:, 0] for each in logits]
+        logits = self.vlm.match_each(features, [self._captions(own) for own in names])
+        return [_margin(each) for each in logits]
+
+    def logits_per_image(self, pixel_values: Tensor, names: Sequence[str]) -> Tensor:
+        """See `Scorer`; for many names: photo by photo, whose features the names share."""
+        captions = self._captions(names)
+        chunks = [captions[i : i + self.chunk] for i in range(0, len(captions), self.chunk)]
+        features = self.vlm.encode_image(pixel_values)
+        return torch.stack(
+            [
+                torch.cat([_margin(self.vlm.match(photo, chunk)) for chunk in chunks])
+                for photo in features.split(1)
+            ]
+        )
+
+    def _captions(self, names: Sequence[str]) -> list[Caption]:
+        return [Caption.of([name], self.template) for name in names]
 
 
-def make_scorer(
-    kind: str, vlm: VLM, model: str = CLIP_MODEL, template: str = TEMPLATE, prompt: str = "{}"
-) -> Scorer:
-    """A scorer by its name, on the VLM's device.
-
-    Args:
-        kind: `clip`, `itc` or `itm`.
-        vlm: the model under tuning; `itc` and `itm` ask it.
-        model: hub id or folder, for `clip`.
-        template: caption of the VLM with `{}` for a class name.
-        prompt: sentence of `clip` with `{}` for a class name.
-
-    Raises:
-        ValueError: another name.
-    """
-    if kind == "clip":
-        return ClipScorer.from_pretrained(model, vlm.device, prompt)
-    if kind == "itc":
-        return ItcScorer(vlm, template)
-    if kind == "itm":
-        return ItmScorer(vlm, template)
-    raise ValueError(f"Expected `reward.scorer` to be clip, itc or itm, but got {kind!r}.")
-
-
-def _embedding(features: Any) -> Tensor:
-    """Unit vectors; transformers 5 returns an output object where 4 returned the tensor."""
-    tensor = features if isinstance(features, Tensor) else features.pooler_output
-    return torch.nn.functional.normalize(tensor.float(), dim=-1)
+def _margin(logits: Tensor) -> Tensor:
+    """`(K, 2)` logits of no match and of a match -> `(K,)`."""
+    return logits[:, 1].float() - logits[:, 0].float()
