@@ -6,7 +6,7 @@ import argparse
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,15 +16,22 @@ DEFAULT_MODEL = "ovss.PnPOVSS"
 """The class of a `model` section that names none, nor does one before it."""
 
 
-def take_configs(args: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+class Config(NamedTuple):
+    """A configuration: its file, or its text where that was given in place of one."""
+
+    name: str
+    content: dict[str, Any]
+
+
+def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
     """Read what `--config` names, so that they compose.
 
     Args:
         args: a command line.
 
     Returns:
-        The content of each configuration by its name, each to be merged over the one before it,
-        and the command line without them.
+        The configurations, each to be merged over those before it, and the command line without
+        them.
 
     Raises:
         ConfigurationError: see `read_config`.
@@ -32,14 +39,14 @@ def take_configs(args: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[s
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     options, rest = parser.parse_known_args(args)
-    contents = {config: read_config(config) for config in options.config}
+    configs = [Config(name, read_config(name)) for name in options.config]
     chosen = DEFAULT_MODEL
-    for content in contents.values():
-        if isinstance(content.get("model"), dict):
-            chosen = content["model"].setdefault("class_path", chosen)
-    for earlier, later in itertools.combinations(contents.values(), 2):
-        drop_replaced(earlier, later)
-    return contents, rest
+    for config in configs:
+        if isinstance(config.content.get("model"), dict):
+            chosen = config.content["model"].setdefault("class_path", chosen)
+    for earlier, later in itertools.combinations(configs, 2):
+        drop_replaced(earlier.content, later.content)
+    return configs, rest
 
 
 def read_config(config: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
-from ovss.cli.config_file import DEFAULT_MODEL, find_setting, take_configs
+from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.parser import Parser
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS
@@ -119,7 +119,7 @@ class EvaluationCLI(LightningCLI):
         self._configs, rest = take_configs(args)
         if rest[:1] == ["segment"] and not self._configs:
             self._configs, _ = take_configs([f"--config={SETTINGS}"])
-        self._shell = _shell_of(self._configs.values(), rest)
+        self._shell = _shell_of(self._configs, rest)
         super().__init__(
             self._shell,
             LightningDataModule,
@@ -178,7 +178,7 @@ class EvaluationCLI(LightningCLI):
             self._shell, "model", instantiate=False, fail_untyped=False, sub_configs=True
         )
         # Not where a configuration names a VLM, which would take over arguments of this one.
-        named = any(find_setting(each, "model.vlm.class_path") for each in self._configs.values())
+        named = any(find_setting(c.content, "model.vlm.class_path") for c in self._configs)
         if issubclass(self._shell, PnPOVSS) and not named:
             parser.set_defaults({"model.vlm": DEFAULT_VLM})
             parser._option_string_actions["--model.vlm"].required = False
@@ -193,7 +193,7 @@ class EvaluationCLI(LightningCLI):
         of_command = self._parser(command)
         assert isinstance(of_command, Parser)
         of_command.check_names(self._configs, options)
-        configs = [f"--config={yaml.safe_dump(content)}" for content in self._configs.values()]
+        configs = [f"--config={yaml.safe_dump(each.content)}" for each in self._configs]
         self.config = parser.parse_args([command, *configs, *options])
 
     def _check_data(self) -> None:
@@ -236,11 +236,11 @@ class EvaluationCLI(LightningCLI):
         return kwargs
 
 
-def _shell_of(configs: Iterable[Any], args: Sequence[str]) -> type[MODEL_BASE]:
+def _shell_of(configs: Sequence[Config], args: Sequence[str]) -> type[MODEL_BASE]:
     """The class that `model.class_path` names last: the parser has an option for each argument."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--model.class_path", dest="chosen")
-    named = [DEFAULT_MODEL, *(find_setting(content, "model.class_path") for content in configs)]
+    named = [DEFAULT_MODEL, *(find_setting(c.content, "model.class_path") for c in configs)]
     named.append(options.parse_known_args(args)[0].chosen)
     path = str([name for name in named if name][-1])
     module, _, name = path.rpartition(".")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ovss.cli.config_file import unknown_settings
+from ovss.cli.config_file import Config, unknown_settings
 
 
 class Parser(LightningArgumentParser):
@@ -24,17 +24,17 @@ class Parser(LightningArgumentParser):
         """Required arguments of a command are positional."""
         return super().add_method_arguments(*args, **{"as_positional": True, **kwargs})
 
-    def check_names(self, configs: Mapping[str, Mapping[str, Any]], args: Sequence[str]) -> None:
+    def check_names(self, configs: Sequence[Config], args: Sequence[str]) -> None:
         """End the program where a setting does not exist, and guess what was meant.
 
         The parser would not say in which file it is.
 
         Args:
-            configs: content of configurations by name.
+            configs: the configurations.
             args: the options of the command line.
         """
         known = {each.dest for each in self._actions if each.default is not argparse.SUPPRESS}
-        for file, content in configs.items():
+        for file, content in configs:
             for name in unknown_settings(content, known):
                 self.error(
                     f"`{self._command}` does not accept option '{name}' of {file}"

@@ -38,14 +38,15 @@ def main(args: Sequence[str]) -> None:
     own.add_argument("--mirror", metavar="URL", help="folder to get the archives from instead")
     configs, rest = take_configs(args)
     options, rest = own.parse_known_args(rest)
-    sections = [content.get("data") for content in configs.values()]
+    sections = [config.content.get("data") for config in configs]
     parser = ArgumentParser("train_free_eval.py prepare", allow_abbrev=False)
     parser.add_subclass_arguments(BenchmarkDataModule, "data", required=True)
     given = [f"--data={json.dumps(section)}" for section in sections if section]
     if not given and not any(option.startswith("--data") for option in rest):
+        named = ", ".join(config.name for config in configs) or "a configuration"
         raise ConfigurationError(
-            f"Expected `data` in {', '.join(configs) or 'a configuration'}, but there is none; "
-            "give one of configs/*.yaml with --config."
+            f"Expected `data` in {named}, but there is none; give one of configs/*.yaml with "
+            "--config."
         )
     settings = parser.parse_args([*given, *rest])
     with configuration_at_fault():
