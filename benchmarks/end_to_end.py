@@ -28,7 +28,7 @@ from arithmetic import ceilings, costs
 from gradcam import peak_memory
 from synthetic import PRESENT, SIZES, large_blip, vlm, write_voc
 
-from ovss.cli.console import quieten
+from ovss.cli.console import silence_libraries
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 PIPELINES = ("released", "ovss")
@@ -267,7 +267,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.only:
         # Hints on clusters and workers, and Lightning's deprecations, would hide a real warning.
-        quieten()
+        silence_libraries()
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         run = {"ovss": run_ovss, "released": run_released}[args.only]
         result = run(args, args.root)

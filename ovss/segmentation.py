@@ -221,7 +221,7 @@ def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
         known = [word for word in words if word.isalpha() and word not in own]
         log.warning(
             "The demo's model knows only the demo's words: %s. Give another model with --config "
-            "configs/vlm/<model>.yaml (in Python: `vlm=...`).",
+            "configs/model/<model>.yaml (in Python: `vlm=...`).",
             ", ".join(known),
         )
 

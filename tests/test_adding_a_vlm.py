@@ -1,4 +1,4 @@
-"""docs/adding-a-vlm.md works as it is written: its adapter, its overlay and its test."""
+"""docs/adding-a-vlm.md works as it is written: its adapter, its configuration and its test."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_toy_serves_the_whole_interface(files):
         vlm.embed_image(vlm.encode_image(photos))
 
 
-def test_the_overlay_runs_over_the_demo(files, scenes_root):
+def test_the_configuration_runs_over_the_demo(files, scenes_root):
     main(
         [
             "test",

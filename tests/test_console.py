@@ -1,4 +1,4 @@
-"""How the command line speaks: levels, errors, exit codes, lists and completion."""
+"""How the command line speaks: levels, errors, exit codes and lists."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ovss.cli.console import manners
+from ovss.cli.console import reporting_errors
 from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def code_of(error, *flags):
-    with pytest.raises(SystemExit) as stop, manners(["test", *flags]):
+    with pytest.raises(SystemExit) as stop, reporting_errors(["test", *flags]):
         raise error
     return stop.value.code
 
@@ -31,9 +31,9 @@ def test_what_a_user_can_get_wrong_is_one_block(capsys):
     assert code_of(FileNotFoundError("nothing there")) == 1
     assert code_of(ConfigurationError("Expected a, but got b.")) == 2
     assert code_of(KeyboardInterrupt()) == 130
-    with pytest.raises(ValueError, match="shown"), manners(["test", "--traceback"]):
+    with pytest.raises(ValueError, match="shown"), reporting_errors(["test", "--traceback"]):
         raise ValueError("shown")
-    with pytest.raises(KeyError), manners([]):
+    with pytest.raises(KeyError), reporting_errors([]):
         raise KeyError("a mistake of the program's own")
 
 
@@ -55,14 +55,14 @@ def test_what_a_setting_may_be_instead_is_left_out():
     ("flag", "level"), [("-q", logging.WARNING), ("-v", logging.DEBUG), ("--x", logging.INFO)]
 )
 def test_levels(flag, level):
-    with manners(["segment", flag, "photo.jpg"]) as rest:
+    with reporting_errors(["segment", flag, "photo.jpg"]) as rest:
         assert logging.getLogger("ovss").level == level
     assert rest == [arg for arg in ("segment", flag, "photo.jpg") if arg not in ("-q", "-v")]
 
 
 def test_notes_go_to_standard_error_once(capsys):
     for _ in range(2):
-        with manners([]):
+        with reporting_errors([]):
             logging.getLogger("ovss.somewhere").info("a note")
     assert capsys.readouterr().err == "a note\na note\n"
 
@@ -93,14 +93,14 @@ def test_help_leaves_out_what_only_training_needs(monkeypatch, capsys):
         assert f"--trainer.{option}" not in shown
 
 
-def test_the_method_does_not_know_the_data_modules():
-    """Arrows run one way; only the command `prepare` calls them, when it is asked for."""
-    knowing = [
-        path.relative_to(ROOT).as_posix()
+def test_only_the_command_line_knows_the_data_modules():
+    """Arrows run one way: `ovss` imports `datamodules` in its cli alone."""
+    knowing = {
+        path.relative_to(ROOT / "ovss").parent.as_posix()
         for path in (ROOT / "ovss").rglob("*.py")
-        if re.search(r"^(from|import) datamodules", path.read_text(encoding="utf-8"), re.MULTILINE)
-    ]
-    assert knowing == ["ovss/cli/prepare.py"]
+        if re.search(r"^\s*(from|import) datamodules", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert knowing == {"cli"}
 
 
 def test_help_lists_every_command(capsys):
@@ -146,8 +146,8 @@ def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
     [
         (
             ["test"],
-            "Expected a configuration for `test`, but got none with `model.vlm`; give one with "
-            "--config (`train_free_eval.py configs` lists them).",
+            "Expected a configuration for `test`, but got none with `data`; give one of "
+            "configs/*.yaml with --config (`train_free_eval.py configs` lists them).",
             "test --help` lists the options",
         ),
         (["segment"], "Expected `photos`, but got none.", "segment --help` lists the options"),
@@ -224,29 +224,6 @@ def test_a_configuration_may_stand_on_the_command_line(monkeypatch, capsys):
         assert "\n  layer: 1\n" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # half a minute: every option of every class that a setting can take
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion(shell, monkeypatch, capsys):
-    pytest.importorskip("shtab")
-    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
-    with pytest.raises(SystemExit) as stop:
-        main(["completion", shell])
-    assert stop.value.code in (0, None)
-    script = capsys.readouterr().out
-    assert "--model.labeller.threshold" in script
-    assert "segment" in script
-    if shell == "bash":
-        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
-
-
-def test_completion_of_another_shell(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
-    with pytest.raises(SystemExit) as stop:
-        main(["completion", "fish"])
-    assert stop.value.code == 2
-    assert "'bash', 'zsh', 'tcsh'" in capsys.readouterr().err
-
-
 # ---- progress ----------------------------------------------------------------------------------
 
 
@@ -300,13 +277,13 @@ def test_an_interrupt_that_lightning_turned_into_exit_code_1_is_130(capsys):
         except KeyboardInterrupt:
             sys.exit(1)
 
-    with pytest.raises(SystemExit) as leaving, manners([]):
+    with pytest.raises(SystemExit) as leaving, reporting_errors([]):
         as_lightning_does()
     assert leaving.value.code == 130
     assert "start the same command again" in capsys.readouterr().err
 
 
 def test_other_exits_keep_their_code():
-    with pytest.raises(SystemExit) as leaving, manners([]):
+    with pytest.raises(SystemExit) as leaving, reporting_errors([]):
         sys.exit(75)
     assert leaving.value.code == 75

@@ -82,7 +82,7 @@ def parse(arguments):
         def _run_subcommand(self, subcommand):
             pass
 
-    if arguments and arguments[0] in COMMANDS and arguments[0] not in (*QUICK, "completion"):
+    if arguments and arguments[0] in COMMANDS and arguments[0] not in QUICK:
         ParseOnly([word for word in arguments if word not in ("-q", "-v", "--traceback")])
     else:
         assert arguments[0] in COMMANDS or arguments[0].startswith("-"), arguments

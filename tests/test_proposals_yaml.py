@@ -17,7 +17,7 @@ from ovss.cli.main import main
 from ovss.proposals import resolve
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = sorted((ROOT / "configs" / "vlm").glob("*.yaml"))
+OVERLAYS = sorted((ROOT / "configs" / "model").glob("*.yaml"))
 CHEAP = [
     "--model.labeller.crf=null",
     "--model.dropout.rounds=1",
@@ -58,7 +58,7 @@ def test_there_is_an_overlay_for_every_published_checkpoint():
         "bridgetower_base",
         "bridgetower_large",
     ]
-    large = yaml.safe_load((ROOT / "configs" / "vlm" / "blip_large_flickr.yaml").read_text())
+    large = yaml.safe_load((ROOT / "configs" / "model" / "blip_large_flickr.yaml").read_text())
     assert (large["model"]["layer"], large["model"]["head"]) == (7, 9)
 
 

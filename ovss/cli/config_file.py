@@ -1,46 +1,148 @@
-"""Reading a configuration, with errors that name the file."""
+"""Configurations: read with errors that name the file, and made to compose."""
 
 from __future__ import annotations
 
+import argparse
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from ovss.utils.errors import ConfigurationError
 
+DEFAULT_MODEL = "ovss.PnPOVSS"
+"""The class of a `model` section that names none, nor does one before it."""
 
-def read_config(path: Path) -> dict[str, Any]:
+
+class Config(NamedTuple):
+    """A configuration: its file, or its text where that was given in place of one."""
+
+    name: str
+    content: dict[str, Any]
+
+
+def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
+    """Read what `--config` names, so that they compose.
+
+    Args:
+        args: a command line.
+
+    Returns:
+        The configurations, each to be merged over those before it, and the command line without
+        them.
+
+    Raises:
+        ConfigurationError: see `read_config`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    options, rest = parser.parse_known_args(args)
+    configs = [Config(name, read_config(name)) for name in options.config]
+    chosen = DEFAULT_MODEL
+    for config in configs:
+        if isinstance(config.content.get("model"), dict):
+            chosen = config.content["model"].setdefault("class_path", chosen)
+    for earlier, later in itertools.combinations(configs, 2):
+        drop_replaced(earlier.content, later.content)
+    return configs, rest
+
+
+def read_config(config: str) -> dict[str, Any]:
     """The content of a configuration.
+
+    Args:
+        config: a file, or the content itself: JSON, or YAML such as "model.layer: 3".
 
     Raises:
         ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        own = config.lstrip()[:1] == "{" or ": " in config
+        content = yaml.safe_load(config if own else Path(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            f"Expected a configuration at {path}, but got no file that can be read "
+            f"Expected a configuration at {config}, but got no file that can be read "
             f"({error.strerror}); `train_free_eval.py configs` lists the shipped ones."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected {path} to be YAML, but got: {error}") from error
+        raise ConfigurationError(f"Expected {config} to be YAML, but got: {error}") from error
     if not isinstance(content, dict):
         got = "nothing" if content is None else repr(str(content)[:60])
         raise ConfigurationError(
-            f"Expected {path} to have sections such as `model:` and `data:`, but got {got}."
+            f"Expected {config} to have sections such as `model:` and `data:`, but got {got}."
         )
+    # The command line has an option for each argument of the model's class (`--model.layer`), so
+    # they stand beside `class_path` in its parser; a file may have them in `init_args`, too, as
+    # every other class has.
+    model = content.get("model")
+    if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
+        model |= model.pop("init_args")
     return content
 
 
-def has(section: Any, name: str) -> bool:
-    """Whether a dotted name is in a section; a key may have dots itself.
+def drop_replaced(earlier: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Remove sections from a configuration that another one gives to another class.
+
+    The parser would keep arguments of the class before where the new one has them, too.
+
+    Args:
+        earlier: changed in place.
+        later: what is merged over it.
 
     Example:
-        >>> has({"model": {"dropout.rounds": 2}}, "model.dropout.rounds")
-        True
+        >>> earlier = {"vlm": {"class_path": "A", "init_args": {"image_size": 336}}, "layer": 7}
+        >>> drop_replaced(earlier, {"vlm": {"class_path": "B"}})
+        >>> earlier
+        {'layer': 7}
     """
-    return isinstance(section, dict) and any(
-        name == key or (name.startswith(f"{key}.") and has(value, name.removeprefix(f"{key}.")))
-        for key, value in section.items()
-    )
+    for key, section in later.items():
+        replaced = earlier.get(key)
+        if not isinstance(section, dict) or not isinstance(replaced, dict):
+            continue
+        if section.get("class_path", replaced.get("class_path")) != replaced.get("class_path"):
+            del earlier[key]
+        else:
+            drop_replaced(replaced, section)
+
+
+def find_setting(section: Any, name: str) -> Any:
+    """The value of a dotted name, None where it is not; a key may have dots itself.
+
+    Example:
+        >>> find_setting({"model": {"dropout.rounds": 2}}, "model.dropout.rounds")
+        2
+    """
+    if not isinstance(section, dict):
+        return None
+    for key, value in section.items():
+        if key == name:
+            return value
+        if name.startswith(f"{key}."):
+            return find_setting(value, name.removeprefix(f"{key}."))
+    return None
+
+
+def unknown_settings(
+    section: Mapping[str, Any], known: Collection[str], prefix: str = ""
+) -> Iterator[str]:
+    """The dotted names in a configuration that a command does not know.
+
+    Args:
+        section: the configuration.
+        known: the command's settings. What is below one of them is left to its type.
+        prefix: of the section's names.
+
+    Example:
+        >>> list(unknown_settings({"model": {"layer": 1, "layr": 2}}, {"model.layer"}))
+        ['model.layr']
+    """
+    for key, value in section.items():
+        name = f"{prefix}{key}".removesuffix("+")  # a key such as `callbacks+` adds to a list
+        if any(name == setting or name.startswith(f"{setting}.") for setting in known):
+            continue
+        if isinstance(value, dict) and value:
+            yield from unknown_settings(value, known, f"{name}.")
+        elif not any(setting.startswith(f"{name}.") for setting in known):
+            yield name

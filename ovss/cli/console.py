@@ -31,7 +31,7 @@ class StderrHandler(logging.StreamHandler):
 
 
 @contextmanager
-def manners(args: Sequence[str]) -> Iterator[list[str]]:
+def reporting_errors(args: Sequence[str]) -> Iterator[list[str]]:
     """Run a command: its notes at the level asked for, its errors in one readable block.
 
     What a user can get wrong (`ValueError`, `OSError`, `RuntimeError`) ends the program with exit
@@ -73,7 +73,7 @@ def _stopped() -> NoReturn:
     sys.exit(130)
 
 
-def quieten() -> None:
+def silence_libraries() -> None:
     """Keep messages of the libraries that do not concern a user of this program; `-v` shows all."""
     # The hub's bars redraw themselves, which a log file keeps as a single endless line.
     if not sys.stderr.isatty():
@@ -90,8 +90,6 @@ def quieten() -> None:
         ".*is recommended to use a single device.*",
         # Said wherever Slurm is installed, also to who wants a single process (docs/cluster.md).
         ".*`srun` command is available.*",
-        # The flags of `manners` are taken out of the command line, which is passed on as a list.
-        ".*LightningCLI's args parameter.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     from transformers.utils import logging as transformers_logging

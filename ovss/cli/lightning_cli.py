@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
-import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import (
@@ -29,12 +27,11 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
-from ovss.cli.config_file import has, read_config
-from ovss.cli.console import manners, quieten
-from ovss.cli.main import COMMANDS
+from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
+from ovss.cli.parser import Parser
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS
-from ovss.module import PnPOVSS
+from ovss.module import PnPOVSS, SegmentationModule
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 
@@ -47,6 +44,15 @@ _TRAINING = {
     "model_registry",
 }  # fmt: skip
 """Options of the Trainer that do nothing here: taken, but not in `--help` nor in config.yaml."""
+
+MODEL_BASE = SegmentationModule
+"""What `model.class_path` must be a subclass of."""
+
+DEFAULT_VLM = {
+    "class_path": "ovss.vlm.BlipITM.from_pretrained",
+    "init_args": {"name_or_path": "Salesforce/blip-itm-large-flickr", "image_size": 336},
+}
+"""The paper's, as in configs/model/blip_large_flickr.yaml, for configurations without `vlm`."""
 
 
 class EvaluationTrainer(Trainer):
@@ -101,61 +107,21 @@ class EvaluationTrainer(Trainer):
         tune_with_trainer(self, model, datamodule, space, reward, study, validate)
 
 
-class Parser(LightningArgumentParser):
-    """Lightning's parser, with photos as a positional argument and no guessing of option names."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-        self.configs: dict[str, Any] = {}
-        """Content of the configurations that were given, by file."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, and what may have been meant, without the list of all options."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        command = self.prog.partition(" ")[2].rpartition(" ")[2]
-        # The parser of all commands misses the arguments of one under `command.name`.
-        missing = re.search(r"required: (\w+)\.(.+)", message)
-        if missing:
-            command = missing[1]
-            message = f"Expected `{missing[2]}`, but got none."
-            if missing[2] == "model.vlm":
-                message = (
-                    f"Expected a configuration for `{command}`, but got none with `model.vlm`; "
-                    "give one with --config (`train_free_eval.py configs` lists them)."
-                )
-        chosen = re.search(r"argument subcommand: invalid choice: '(.*?)'", message)
-        if chosen:
-            message = f"Expected a command of {', '.join(COMMANDS)}, but got {chosen[1]!r}."
-            for similar in difflib.get_close_matches(chosen[1], COMMANDS, n=1):
-                message += f" Did you mean {similar}?"
-        unknown = re.search(r"does not accept option '(.+)'", message)
-        if unknown:
-            files = [file for file, content in self.configs.items() if has(content, unknown[1])]
-            message += f" of {', '.join(files)}" if files else ""
-        sys.stderr.write(f"error: {message}\n")
-        options = {option.rpartition(".")[2]: option for option in self._option_string_actions}
-        for word in re.findall(r"--[\w.]+", message.partition("unrecognized arguments:")[2]):
-            last = word.lstrip("-").rpartition(".")[2]
-            near = difflib.get_close_matches(last, [o.lstrip("-") for o in options], n=1)
-            if near:
-                meant = options.get(near[0]) or options[f"--{near[0]}"]
-                sys.stderr.write(f"Did you mean {meant} instead of {word}?\n")
-        about = f"{command} --help` lists the options" if command else "--help` lists the commands"
-        sys.stderr.write(f"`train_free_eval.py {about}.\n")
-        sys.exit(2)
-
-    def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Required arguments of a command are positional."""
-        return super().add_method_arguments(*args, **{"as_positional": True, **kwargs})
-
-
 class EvaluationCLI(LightningCLI):
     """`test`, `predict` and the commands of `EvaluationTrainer`."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: Sequence[str]) -> None:
+        """Run a command.
+
+        Args:
+            args: the command line, without the program's name.
+        """
+        self._configs, rest = take_configs(args)
+        if rest[:1] == ["segment"] and not self._configs:
+            self._configs, _ = take_configs([f"--config={SETTINGS}"])
+        self._shell = _shell_of(self._configs, rest)
         super().__init__(
-            PnPOVSS,
+            self._shell,
             LightningDataModule,
             subclass_mode_data=True,
             trainer_class=EvaluationTrainer,
@@ -174,15 +140,12 @@ class EvaluationCLI(LightningCLI):
                 "use_distributed_sampler": False,
             },
             parser_class=Parser,
-            parser_kwargs={
-                "segment": {"default_config_files": [str(SETTINGS)]},
-            },
             save_config_callback=SaveConfigCallback,
             # A run folder keeps the configuration of its newest run.
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             seed_everything_default=False,  # nothing is random
-            args=args,
+            args=rest,
         )
 
     @staticmethod
@@ -204,27 +167,45 @@ class EvaluationCLI(LightningCLI):
         for action in parser._actions:
             if action.dest.removeprefix("trainer.") in _TRAINING:
                 action.help = argparse.SUPPRESS
-        parser.add_lightning_class_args(self._model_class, "model")
+        parser.add_argument(
+            "--model.class_path",
+            type=str,
+            default=DEFAULT_MODEL,
+            help="The method's shell; the other options of `model` are its arguments.",
+        )
+        # Not instantiated by the parser, which would hand `class_path` on as an argument.
+        parser.add_class_arguments(
+            self._shell, "model", instantiate=False, fail_untyped=False, sub_configs=True
+        )
+        # Not where a configuration names a VLM, which would take over arguments of this one.
+        named = any(find_setting(c.content, "model.vlm.class_path") for c in self._configs)
+        if issubclass(self._shell, PnPOVSS) and not named:
+            parser.set_defaults({"model.vlm": DEFAULT_VLM})
+            parser._option_string_actions["--model.vlm"].required = False
         parser.add_lightning_class_args(
             self._datamodule_class, "data", subclass_mode=True, required=False
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Read the configurations once before, as the parser does not say which has a mistake."""
-        if isinstance(args, list) and isinstance(parser, Parser):
-            own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-            own.add_argument("-c", "--config", action="append", default=[], nargs="?")
-            for config in own.parse_known_args(args)[0].config:
-                # The parser also takes JSON, and YAML such as "model.layer: 3".
-                if config and config.lstrip()[:1] != "{" and ": " not in config:
-                    parser.configs[config] = read_config(Path(config))
-        super().parse_arguments(parser, args)
+        """Parse the configurations, in their order, and then the options."""
+        assert isinstance(args, list)
+        command, *options = args
+        of_command = self._parser(command)
+        assert isinstance(of_command, Parser)
+        of_command.check_names(self._configs, options)
+        configs = [f"--config={yaml.safe_dump(each.content)}" for each in self._configs]
+        self.config = parser.parse_args([command, *configs, *options])
 
     def _check_data(self) -> None:
         """Look whether the data is there before the model is loaded, which takes minutes."""
         data = self._get(self.config, "data")
-        if data is None:
+        if data is None and self.subcommand == "segment":
             return
+        if data is None:
+            self._parser(self.subcommand).error(
+                f"Expected a configuration for `{self.subcommand}`, but got none with `data`; give "
+                "one of configs/*.yaml with --config (`train_free_eval.py configs` lists them)."
+            )
         parser = ArgumentParser()
         parser.add_subclass_arguments(LightningDataModule, "data")
         with configuration_at_fault():
@@ -241,53 +222,37 @@ class EvaluationCLI(LightningCLI):
         try:
             with configuration_at_fault():
                 super().instantiate_classes()
+                arguments = vars(self.model)
+                del arguments["class_path"]
+                self.model = self._shell(**arguments)
         except MisconfigurationException as error:
             raise ConfigurationError(str(error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in ("test", "predict"):
-            if self.datamodule is None:
-                raise ConfigurationError(
-                    f"Expected `data` in the configuration of `{subcommand}`, but got none; give "
-                    "one of configs/*.yaml with --config."
-                )
             # The callbacks print and write; label maps of a whole data set do not fit in memory.
             kwargs["verbose" if subcommand == "test" else "return_predictions"] = False
         return kwargs
 
 
-def run(args: Sequence[str]) -> None:
-    """Run a command; see `ovss.cli.console.manners` for how it speaks.
-
-    Args:
-        args: the command line, without the program's name.
-    """
-    sys.argv[1:] = args  # Lightning's launchers start the other processes with it
-    with manners(args) as rest:
-        quieten()
-        if rest[:1] == ["completion"]:
-            CompletionCLI(rest[1:])
-        else:
-            EvaluationCLI(rest)
-
-
-class CompletionCLI(EvaluationCLI):
-    """Prints a completion script of `EvaluationCLI` instead of running it."""
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Write the script for the shell that `args` names, and stop."""
-        shells = ("bash", "zsh", "tcsh")
-        shell = args[0] if isinstance(args, list) and len(args) == 1 else None
-        if shell not in shells:
-            raise ConfigurationError(f"Expected `completion` with one of {shells}, but got {args}.")
-        if find_spec("shtab") is None:
-            raise ValueError(
-                "Expected the package shtab for completion scripts, but it is not installed; "
-                "run `pip install shtab`."
-            )
-        parser.prog = "train_free_eval.py"
-        if hasattr(parser, "get_completion_script"):  # jsonargparse >= 4.46
-            sys.stdout.write(parser.get_completion_script(f"shtab-{shell}") + "\n")
-            sys.exit(0)
-        parser.parse_args([f"--print_shtab={shell}"])
+def _shell_of(configs: Sequence[Config], args: Sequence[str]) -> type[MODEL_BASE]:
+    """The class that `model.class_path` names last: the parser has an option for each argument."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--model.class_path", dest="chosen")
+    named = [DEFAULT_MODEL, *(find_setting(c.content, "model.class_path") for c in configs)]
+    named.append(options.parse_known_args(args)[0].chosen)
+    path = str([name for name in named if name][-1])
+    module, _, name = path.rpartition(".")
+    try:
+        chosen = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Expected `model.class_path` to be a class, but cannot import {path}: {error}."
+        ) from error
+    if not (isinstance(chosen, type) and issubclass(chosen, MODEL_BASE)):
+        raise ConfigurationError(
+            f"Expected `model.class_path` to be a subclass of {MODEL_BASE.__module__}."
+            f"{MODEL_BASE.__qualname__}, but got {path}."
+        )
+    return chosen

@@ -6,13 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from datamodules.base import BenchmarkDataModule
 from datamodules.prepare import prepare
-from ovss.cli.config_file import read_config
+from ovss.cli.config_file import take_configs
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 
 
@@ -33,19 +32,21 @@ def main(args: Sequence[str]) -> None:
         "configuration.",
         allow_abbrev=False,
     )
-    own.add_argument(
-        "--config", action="append", required=True, metavar="YAML", help="configs/<benchmark>.yaml"
-    )
+    # Read before, and here for `--help`.
+    own.add_argument("--config", metavar="YAML", help="configs/<benchmark>.yaml")
     own.add_argument("--check", action="store_true", help="only check what is there, write nothing")
     own.add_argument("--mirror", metavar="URL", help="folder to get the archives from instead")
-    options, rest = own.parse_known_args(args)
-    sections = [read_config(Path(config)).get("data") for config in options.config]
+    configs, rest = take_configs(args)
+    options, rest = own.parse_known_args(rest)
+    sections = [config.content.get("data") for config in configs]
     parser = ArgumentParser("train_free_eval.py prepare", allow_abbrev=False)
     parser.add_subclass_arguments(BenchmarkDataModule, "data", required=True)
     given = [f"--data={json.dumps(section)}" for section in sections if section]
     if not given and not any(option.startswith("--data") for option in rest):
+        named = ", ".join(config.name for config in configs) or "a configuration"
         raise ConfigurationError(
-            f"Expected `data` in {', '.join(options.config)}, but there is none."
+            f"Expected `data` in {named}, but there is none; give one of configs/*.yaml with "
+            "--config."
         )
     settings = parser.parse_args([*given, *rest])
     with configuration_at_fault():

@@ -1,0 +1,48 @@
+"""What `--help` prints: every command with what it does."""
+
+from __future__ import annotations
+
+from ovss._version import __version__
+
+COMMANDS = {
+    "test": "segment and score a benchmark",
+    "predict": "segment a data set; score it where there is ground truth",
+    "segment": "segment photos of your own with any class names",
+    "prepare": "download what a benchmark needs, and check every photo and mask",
+    "tune": "choose layer, head, threshold and dropout without segmentation labels",
+    "compare": "compare finished runs: differences, their uncertainty, and photos",
+    "configs": "list the shipped configurations",
+}
+"""Each command with what it does."""
+
+_WIDTH = max(map(len, COMMANDS))
+_LINES = "\n".join(f"  {name:<{_WIDTH}}  {what}" for name, what in COMMANDS.items())
+
+HELP = f"""\
+usage: train_free_eval.py COMMAND [--config YAML ...] [--option VALUE ...]
+
+Training-free open-vocabulary semantic segmentation (PnP-OVSS), as a Lightning evaluation.
+
+commands:
+{_LINES}
+
+examples:
+  train_free_eval.py test --config configs/demo.yaml
+  train_free_eval.py prepare --config configs/voc21.yaml
+  train_free_eval.py test --config configs/voc21.yaml --data.init_args.root /data
+  train_free_eval.py test --config configs/voc21.yaml --config configs/model/blip_base_coco.yaml
+  train_free_eval.py segment photo.jpg --classes "cat, dog, grass"
+  train_free_eval.py compare runs/voc21 runs/voc21_no_crf
+  train_free_eval.py test --config configs/voc21.yaml --print_config
+
+options of every command:
+  --help       list a command's options
+  -q, -v       say less (no progress, no notes) or more (what the libraries say, too)
+  --traceback  show the stack of an error
+
+exit codes: 0 done, 1 an error that the message names, 2 a mistake in the command line or the
+configuration, 75 stopped by a signal (start the same command again to go on), 130 stopped with
+Ctrl-C (likewise).
+
+This is ovss {__version__}; `--version` prints it.
+"""

@@ -1,0 +1,86 @@
+"""Lightning's parser, with errors that fit on a screen."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ovss.cli.config_file import Config, unknown_settings
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with photos as a positional argument and no guessing of option names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Required arguments of a command are positional."""
+        return super().add_method_arguments(*args, **{"as_positional": True, **kwargs})
+
+    def check_names(self, configs: Sequence[Config], args: Sequence[str]) -> None:
+        """End the program where a setting does not exist, and guess what was meant.
+
+        The parser would not say in which file it is.
+
+        Args:
+            configs: the configurations.
+            args: the options of the command line.
+        """
+        known = {each.dest for each in self._actions if each.default is not argparse.SUPPRESS}
+        for file, content in configs:
+            for name in unknown_settings(content, known):
+                self.error(
+                    f"`{self._command}` does not accept option '{name}' of {file}"
+                    + _did_you_mean(name, known, "")
+                )
+        options = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
+        names = {o[2:]: None for o in options if o not in self._option_string_actions and o != "--"}
+        unknown = list(unknown_settings(names, known))
+        if unknown:
+            listed = ", ".join(f"--{name}" for name in unknown)
+            guesses = "".join(_did_you_mean(name, known, "--") for name in unknown)
+            self.error(f"`{self._command}` does not accept {listed}{guesses}")
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """As jsonargparse does, but an argument that is missing is named by its command."""
+        try:
+            super().validate(namespace, *args, **kwargs)
+        except TypeError:
+            command = namespace.get("subcommand")
+            for action in self._actions:
+                if command and isinstance(action, argparse._SubParsersAction):
+                    action.choices[command].check_required(namespace[command])
+            raise
+
+    def check_required(self, namespace: Namespace) -> None:
+        """End the program where an argument that is required has no value."""
+        for action in self._actions:
+            if action.required and namespace.get(action.dest) is None:
+                self.error(f"Expected `{action.dest}`, but got none.")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong without the list of all options, and end the program."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        command = self._command
+        about = f"{command} --help` lists the options" if command else "--help` lists the commands"
+        sys.stderr.write(f"error: {message}\n`train_free_eval.py {about}.\n")
+        sys.exit(2)
+
+    @property
+    def _command(self) -> str:
+        return self.prog.partition(" ")[2].rpartition(" ")[2]
+
+
+def _did_you_mean(name: str, known: Collection[str], dashes: str) -> str:
+    """The setting whose last name is most like another's, as a line of its own."""
+    ends = {setting.rpartition(".")[2]: setting for setting in known}
+    near = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1)
+    return "".join(f"\nDid you mean {dashes}{ends[end]} instead of {dashes}{name}?" for end in near)
