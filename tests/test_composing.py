@@ -22,10 +22,7 @@ class Louder(PnPOVSS):
 
     def __init__(self, vlm: ovss.vlm.VLM, loudness: int = 1, layer: int = 4, **kwargs) -> None:
         super().__init__(vlm, layer=layer, **kwargs)
-        self.loudness = loudness
-
-    def describe(self):
-        return {**super().describe(), "loudness": self.loudness}
+        self.segmenter.model = f"{vlm.name} at {loudness}"
 
 
 LOUDER = f"{Louder.__module__}.Louder"
@@ -169,7 +166,7 @@ def test_a_later_section_belongs_to_the_class_before_it(shown, write):
     [
         ("ovss.Nothing", "cannot import ovss.Nothing"),
         ("nowhere.at.all", "cannot import nowhere.at.all"),
-        ("torch.nn.Linear", "subclass of lightning.*, but got torch.nn.Linear"),
+        ("torch.nn.Linear", "subclass of ovss.module.SegmentationModule, but got torch.nn.Linear"),
     ],
 )
 def test_a_class_that_is_no_shell_is_refused(path, message, write, capsys):
@@ -188,7 +185,7 @@ def test_a_saved_configuration_is_read_again_and_resumed(louder, write, few, tmp
     main(["test", demo, *other, *few])
     config = tmp_path / "run" / "config.yaml"
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert scores.get("loudness") == (7 if louder else None)
+    assert scores["model"].endswith(" at 7") == louder
     text = config.read_text()
     capsys.readouterr()
     main(["test", f"--config={config}"])

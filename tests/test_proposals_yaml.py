@@ -71,8 +71,9 @@ def test_overlays_run_over_a_benchmark(
     path = bridgetower_path if "bridgetower" in overlay.stem else tiny_blip_path
     local = f"--model.vlm.init_args.name_or_path={path}"
     scores = run(tmp_path, scenes_root, overlay, arguments=[local])
-    assert scores["vlm"] == path.name
-    assert (scores["layer"], scores["head"]) == (settings["layer"], settings["head"])
+    assert scores["model"] == path.name
+    own = scores["settings"]
+    assert (own["layer"], own["head"]) == (settings["layer"], settings["head"])
     assert scores["photos"] == 2
 
 

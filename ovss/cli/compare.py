@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from ovss.report.gallery import Photos
+    from ovss.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str]) -> None:
@@ -30,4 +40,28 @@ def main(args: Sequence[str]) -> None:
     options = parser.parse_args(args)
     from ovss.report.compare import compare_runs
 
-    compare_runs(options.runs, options.output, options.resamples, options.seed)
+    compare_runs(options.runs, options.output, options.resamples, options.seed, open_photos)
+
+
+def open_photos(run: Run) -> Photos | None:
+    """The photos and ground truth that a run's `config.yaml` names; None where they are not here.
+
+    A run folder is data, and may be anybody's: only this project's own data modules are made from
+    it, with arguments that are numbers, texts or lists of them.
+    """
+    import datamodules
+    from ovss.preprocessing import InputSpec
+
+    try:
+        section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
+        package, _, name = section["class_path"].rpartition(".")
+        arguments = section.get("init_args") or {}
+        if package != "datamodules" or name not in datamodules.__all__:
+            raise ValueError(f"{section['class_path']!r} is none of this project's data modules")
+        module: Any = getattr(datamodules, name)(**arguments)
+        module.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
+        module.setup("test")
+        return module.dataset
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        log.info("Photos are left out: %s has no data that can be read (%s).", run.folder, error)
+        return None

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ovss.metrics import iou_per_class, margins
-from ovss.preprocessing import InputSpec
 from ovss.report.bootstrap import BootstrapResult, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import TEMPLATES
@@ -52,7 +49,11 @@ class Row:
 
 
 def compare_runs(
-    folders: Sequence[Path], output: Path, resamples: int = 10_000, seed: int = 0
+    folders: Sequence[Path],
+    output: Path,
+    resamples: int = 10_000,
+    seed: int = 0,
+    open_photos: Callable[[Run], Photos | None] = lambda run: None,
 ) -> None:
     """Print a table and write a page; see `compare_rows` for what can be compared.
 
@@ -61,11 +62,12 @@ def compare_runs(
         output: the page.
         resamples: draws of the paired bootstrap.
         seed: of the draws.
+        open_photos: gives a run's photos and ground truth, if they are at hand.
     """
     rows = compare_rows([read_run(folder) for folder in folders], resamples, seed)
     console = Console()
     console.print(_rich_table(rows))
-    write_atomically(output, _page(rows, open_dataset(rows[0].run), resamples))
+    write_atomically(output, _page(rows, open_photos(rows[0].run), resamples))
     console.print(Text(f"report: {output}"), soft_wrap=True)
 
 
@@ -120,20 +122,6 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
         iou = iou_per_class(hits, truth, predicted, run.protocol)
         rows.append(Row(same, title, float(iou.nanmean()), iou.numpy(), gain))
     return rows
-
-
-def open_dataset(run: Run) -> Photos | None:
-    """The photos and ground truth of a run's `config.yaml`; None where they cannot be had."""
-    try:
-        section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
-        module, _, name = section["class_path"].rpartition(".")
-        datamodule: Any = getattr(import_module(module), name)(**section.get("init_args", {}))
-        datamodule.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
-        datamodule.setup("test")
-        return datamodule.dataset
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        log.info("Photos are left out: %s has no data that can be read (%s).", run.folder, error)
-        return None
 
 
 def settings_that_differ(runs: Sequence[Run]) -> list[str]:

@@ -110,8 +110,10 @@ def _time(path: Path) -> dict[str, Any] | None:
     whole = max(float(timing["seconds"]), 1e-9)
     rest = whole - sum(spent for name, spent in stages.items() if "/" not in name)
     # A stage within another one counts in both: here each second is shown once.
-    for name in [name for name in stages if "/" in name]:
-        stages[name.rpartition("/")[0]] -= stages[name]
+    for name, spent in timing["stages"].items():
+        outer = name.rpartition("/")[0]
+        if outer in stages:
+            stages[outer] -= spent
     stages["everything else"] = max(0.0, rest)
     facts = [("seconds", f"{whole:.1f}"), ("photos a second", f"{timing['photos_per_second']:.2f}")]
     if timing.get("processes", 1) > 1:
