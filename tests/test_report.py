@@ -187,11 +187,15 @@ def hostile_run(folder, name, wrongs):
     path = write_run(
         folder / f"{name} {HOSTILE % '_'}",  # a folder's name has no slash
         wrongs,
-        {"vlm": f"{name} {evil}", f"setting {evil}": name, "variant": f"variant {evil}"},
+        {
+            "vlm": f"{name} {evil}",
+            f"setting {evil}": name,
+            "variant": f"variant {evil}",
+            f"own {evil}": f"value {evil}",
+        },
         Hostile(len(wrongs)),
         benchmark=f"key {evil}",
         proposals=f"proposals {evil}",
-        **{f"own {evil}": f"value {evil}"},
     )
     timing = json.loads((path / "timing.json").read_text())
     timing["stages"][f"stage {evil}"] = 1.0
