@@ -6,27 +6,24 @@ import json
 import logging
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.benchmark import PhotoBatch, Unreadable
+from ovss.callbacks.photo_writer import PhotoWriter
 from ovss.distributed.gather import broadcast_text
 from ovss.distributed.launcher import children_of, quiet_code, was_launched
 from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.distributed.watch import Watch
-from ovss.metrics import sparse_counts
 from ovss.module import Prediction, SegmentationModule
 from ovss.proposals import CachedProposer, Proposal
 from ovss.runs.fingerprint import fingerprint_of
 from ovss.runs.folder import LabelMap, Resumable, RunFiles
 from ovss.runs.layout import RunLayout
-from ovss.runs.photos import photo_line
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +52,8 @@ class RunFolder(Callback):
         self._files: RunFiles | None = None
         self._data: Resumable | None = None
         self._share: list[int] = []
-        self._lines: IO[str] | None = None
         self._watch: Watch | None = None
-        self._writers: ThreadPoolExecutor | None = None
-        self._writing: list[Future[None]] = []
+        self._writer: PhotoWriter | None = None
 
     # ---- before the loaders are made -----------------------------------------------------------
 
@@ -128,10 +123,7 @@ class RunFolder(Callback):
         stop.listen(lambda: children_of(trainer))  # Lightning's handlers came in between
         children = children_of(trainer)
         self._watch = Watch(children, parent=was_launched(trainer))
-        self._writers = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
-        path = self._run_files.layout.part(trainer.global_rank)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = path.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
+        self._writer = PhotoWriter(self._run_files, trainer.global_rank, module.benchmark)
         if trainer.is_global_zero and self.done_before:
             log.info(
                 "%d of %d photos are finished already (%s)",
@@ -174,15 +166,12 @@ class RunFolder(Callback):
             )
             if truth is not None:
                 module.score([prediction], [torch.tensor(truth.mask)], [truth.present])
-            self._write_line(module, name, label_map, mask)
+            self._photo_writer.add_line(name, label_map, mask)
 
     def _write_batch(
         self, trainer: Trainer, module: SegmentationModule, outputs: Any, batch: PhotoBatch
     ) -> None:
-        # The disk takes milliseconds to flush a file: it does so while the next batch is computed.
-        self._wait_for_writers()
-        if self._writers is None:
-            raise RuntimeError("Expected the run to have started before photos are written.")
+        self._photo_writer.wait()  # for the last batch's
         masks = batch.masks if batch.masks is not None else [None] * len(batch.ids)
         for prediction, mask in zip(outputs, masks, strict=True):
             label_map = LabelMap(
@@ -191,46 +180,15 @@ class RunFolder(Callback):
                 tuple(round(score, 6) for score in prediction.proposal.scores),
             )
             truth = None if mask is None else mask.cpu().numpy()
-            self._write_line(module, prediction.id, label_map, truth)
-            task = self._writers.submit(self._run_files.write, prediction.id, label_map)
-            self._writing.append(task)
+            self._photo_writer.write(prediction.id, label_map, truth)
         if stop.received:
             self._stop_on_signal(trainer)
-
-    def _wait_for_writers(self) -> None:
-        """Wait for the label maps of the last batch.
-
-        Raises:
-            OSError: one could not be written.
-        """
-        tasks, self._writing = self._writing, []
-        for task in tasks:
-            task.result()
-
-    def _write_line(
-        self,
-        module: SegmentationModule,
-        photo_id: str,
-        label_map: LabelMap,
-        truth: np.ndarray | None,
-    ) -> None:
-        if self._lines is None:
-            raise RuntimeError("Expected the run to have started before photos are written.")
-        labels, counts, benchmark = label_map.labels, None, module.benchmark
-        if truth is not None:
-            counts = sparse_counts(
-                torch.tensor(labels),
-                torch.tensor(truth),
-                len(benchmark.classes),
-                benchmark.ignore_index,
-            )
-        line = photo_line(photo_id, labels.shape, label_map.proposed, counts)
-        self._lines.write(line + "\n")
 
     def _stop_on_signal(self, trainer: Trainer) -> None:
         """End this process because a signal asked for it."""
         children = children_of(trainer)
-        self._wait_for_writers()
+        if self._writer is not None:
+            self._writer.wait()
         self._close()  # the others are about to end too, which is no accident
         deadline = time.monotonic() + _BATCH_TIMEOUT
         for child in children:
@@ -253,12 +211,9 @@ class RunFolder(Callback):
         Waiting on files instead of a collective lets a signal end the wait, and has no time limit
         that a slower process could exceed.
         """
-        self._wait_for_writers()
+        self._photo_writer.finish()
+        self._writer = None
         files, world = self._run_files, trainer.world_size
-        if self._lines is not None:
-            self._lines.close()
-            Path(self._lines.name).rename(files.layout.part(trainer.global_rank))
-            self._lines = None
         while not all(files.layout.part(rank).exists() for rank in range(world)):
             if stop.received:
                 self._stop_on_signal(trainer)
@@ -272,21 +227,24 @@ class RunFolder(Callback):
         self._close()
 
     def _close(self) -> None:
-        if self._writers is not None:
-            self._writers.shutdown()  # what is in hand is still written
-            self._writers, self._writing = None, []
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
 
     @property
     def _run_files(self) -> RunFiles:
         if self._files is None:
             raise RuntimeError("Expected `setup()` to have run before the run folder is used.")
         return self._files
+
+    @property
+    def _photo_writer(self) -> PhotoWriter:
+        if self._writer is None:
+            raise RuntimeError("Expected the run to have started before photos are written.")
+        return self._writer
 
     # ---- Lightning's hooks ---------------------------------------------------------------------
 
