@@ -7,7 +7,6 @@ Photos of VOC's sizes are drawn in VOC's layout, BLIP-large has random weights; 
 downloaded. Each run is a process of its own, the two pipelines by turns, so that whatever else the
 machine does meets both; ratios are medians over such pairs. The time includes the data loader's
 start and writing the label maps; building the model and one batch to warm up are left out.
-`--pipelines ovss --drop tokens` measures the option beyond the paper.
 `--json FILE` keeps everything; a row for docs/performance-history.md is printed last.
 """
 
@@ -57,7 +56,7 @@ def run_ovss(args: argparse.Namespace, root: Path) -> dict:
             with pl_module.times.measure("write"):
                 super().on_test_batch_end(trainer, pl_module, *rest, **options)
 
-    dropout = SalienceDropout(args.rounds, patches=10, drop=args.drop)
+    dropout = SalienceDropout(args.rounds, patches=10)
     module = PnPOVSS(vlm(args.image_size, args.small), GRID_LAYER, GRID_HEAD, dropout, Labeller())
 
     def test(photos: int) -> tuple[Path, float, float]:
@@ -146,7 +145,7 @@ def in_process(args: argparse.Namespace, name: str, root: Path) -> dict:
     """Run one pipeline in a process of its own."""
     options = ("photos", "batch", "rounds", "image_size", "threads", "device", "precision")
     command = [sys.executable, __file__, "--only", name, "--root", str(root)]
-    for option in (*options, "workers", "drop"):
+    for option in (*options, "workers"):
         command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     command += ["--small"] * args.small + ["--no-warm-up"] * args.no_warm_up
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -251,7 +250,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="photos in a step")
     parser.add_argument("--pairs", type=int, default=2, help="runs of each pipeline")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--drop", choices=["pixels", "tokens"], default="pixels", help="of `ovss`")
     parser.add_argument("--image-size", type=int, default=336, help="pixels, a multiple of 16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=1, help="loader processes")
@@ -294,8 +292,7 @@ def main() -> None:
         time.strftime("%Y-%m-%d"),
         f"{data['machine']['device']}, {args.threads} threads, load {data['machine']['load']}",
         f"{args.precision}, {args.photos} photos, batch {args.batch}"
-        + (", tokens dropped" if args.drop == "tokens" else ""),
-        *(f"{speed:.4g}" for speed in speeds),
+        * (f"{speed:.4g}" for speed in speeds),
         *(f"{data[key]:.2f}" for key in ("ratio", "cpu_ratio", "memory_ratio") if key in data),
     ]
     print("\n| " + " | ".join(columns) + " |")

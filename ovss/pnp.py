@@ -75,7 +75,7 @@ class PnP(Segmenter):
     def settings(self) -> dict[str, Any]:
         """See `Segmenter.settings`."""
         return {
-            "method": self.method,
+            **super().settings(),
             "variant": self.variant,
             "vlm": self.vlm.settings(),
             "layer": self.layer,
@@ -83,7 +83,6 @@ class PnP(Segmenter):
             "template": self.template,
             "dropout": self.dropout.settings(),
             "labeller": asdict(self.label_maps.labeller),
-            "proposals": {"kind": self.proposer.name, **self.proposer.settings()},
         }
 
     def fitting_batch(self, device: torch.device) -> int:

@@ -54,12 +54,14 @@ class Segmenter(nn.Module, ABC):
             proposals: for each photo the classes to look for, from `propose`.
         """
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Everything but weights, photos and classes that decides a label map, nested by part.
 
-        It stands in run folders and beside scores: runs with other settings are another run.
+        It stands in run folders and beside scores: runs with other settings are another run. A
+        subclass adds its own to these.
         """
+        proposals = {"kind": self.proposer.name, **self.proposer.settings()}
+        return {"method": self.method, "proposals": proposals}
 
     def propose(self, batch: PhotoBatch, benchmark: Benchmark) -> list[Proposal]:
         """The classes to look for in each photo."""

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 
 import numpy as np
@@ -33,6 +34,20 @@ def result(tiny_blip, photo):
         dropout=SalienceDropout(rounds=2, patches=4),
         labeller=Labeller(crf=None),
     )
+
+
+def test_one_photo_needs_no_lightning(tmp_path):
+    """In a fresh process: a notebook that segments a photo waits for no Trainer."""
+    Image.new("RGB", (40, 30), "green").save(tmp_path / "photo.png")
+    code = (
+        "import sys\n"
+        "from ovss import segment\n"
+        f"segment({str(tmp_path / 'photo.png')!r}, ['tree'])\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'lightning', 'pytorch_lightning', 'torchmetrics', 'datamodules'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.fixture

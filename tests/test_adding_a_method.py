@@ -1,0 +1,82 @@
+"""docs/adding-a-method.md works as it is written, over all that stands around a method."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovss.benchmark import PhotoBatch, of_classes
+from ovss.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def stripes(tmp_path, monkeypatch):
+    """The page's module, and its configuration beside it."""
+    page = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n# stripes\.py\n(.*?)```", page, re.DOTALL)
+    (configuration,) = re.findall(r"```yaml\n# stripes\.yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "stripes.py").write_text(code, encoding="utf-8")
+    (tmp_path / "stripes.yaml").write_text(configuration, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("stripes")
+    sys.modules.pop("stripes", None)
+
+
+def test_a_method_in_pure_pytorch(stripes):
+    benchmark = of_classes(["cat", "dog", "tree"])
+    photos = [torch.zeros(3, 2, 6, dtype=torch.uint8), torch.zeros(3, 1, 4, dtype=torch.uint8)]
+    batch = PhotoBatch(["a", "b"], photos, torch.zeros(2, 3, 16, 16), present=[(1, 3), ()])
+    segmenter = stripes.Stripes(reverse=True)
+    first, second = segmenter(batch, benchmark, segmenter.propose(batch, benchmark))
+    assert first.tolist() == [[3, 3, 3, 1, 1, 1]] * 2
+    assert second.tolist() == [[0] * 4]
+
+
+def test_it_is_scored_reported_and_resumed_like_any_other(stripes, scenes_root, tmp_path, capsys):
+    def go(name, *options):
+        main(
+            [
+                "test",
+                f"--config={ROOT / 'configs' / 'demo.yaml'}",
+                f"--config={tmp_path / 'stripes.yaml'}",
+                f"--data.init_args.root={scenes_root}",
+                "--data.init_args.limit=3",
+                "--data.init_args.num_workers=0",
+                f"--trainer.default_root_dir={tmp_path / name}",
+                *options,
+            ]
+        )
+        return json.loads((tmp_path / name / "scores.json").read_text())
+
+    scores = go("run")
+    assert (scores["method"], scores["model"], scores["photos"]) == ("stripes", "none", 3)
+    assert scores["settings"] == {
+        "method": "stripes",
+        "proposals": {"kind": "oracle"},
+        "reverse": False,
+    }
+    assert "variant" not in scores
+    printed = capsys.readouterr().out
+    assert "| method stripes | model none | proposals oracle | 3 of " in printed
+    first = np.asarray(Image.open(tmp_path / "run" / "labels" / "val_00000.png"))
+    assert (first == first[0]).all()  # stripes
+    assert "stripes" in (tmp_path / "run" / "report.html").read_text()
+    assert go("run") == scores
+    assert "nothing was left to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        go("run", "--model.reverse=true")
+    assert "model.reverse: false in the folder, true now" in capsys.readouterr().err
+    go("other", "--model.reverse=true")
+    runs = [str(tmp_path / name) for name in ("run", "other")]
+    main(["compare", *runs, f"--output={tmp_path / 'page.html'}", "--resamples=10"])
+    assert "reverse" in capsys.readouterr().out
