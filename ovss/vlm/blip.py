@@ -45,8 +45,8 @@ class BlipITM(VLM):
         statistics: ImageStatistics = CLIP_STATISTICS,
     ) -> None:
         super().__init__()
+        speed_up_blip(model)
         self.model = model.eval().requires_grad_(False)
-        speed_up_blip(self.model)
         self.tokenizer = tokenizer
         self.name = name
         self.statistics = statistics
