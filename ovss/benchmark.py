@@ -97,11 +97,11 @@ class Benchmark:
 
 
 class Unreadable(NamedTuple):
-    """A photo that could not be read, or whose ground truth could not.
+    """A photo that could not be read, nor its ground truth, or that the method failed on.
 
     Attributes:
         id: the photo's name.
-        reason: what was wrong, with the file's path.
+        reason: what was wrong; where a file was, with its path.
     """
 
     id: str
@@ -141,6 +141,10 @@ class PhotoBatch(NamedTuple):
             None if self.present is None else of(self.present),
             None if self.masks is None else of(self.masks),
         )
+
+    def named(self, ids: Sequence[str]) -> PhotoBatch:
+        """The photos with these names, in their order."""
+        return self.take([list(self.ids).index(name) for name in ids])
 
 
 def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:

@@ -19,6 +19,35 @@ def min_max(maps: Tensor) -> Tensor:
     return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
 
 
+def bounded(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A size `(H, W)`, scaled down to a longer side of at most so many pixels.
+
+    Example:
+        >>> bounded((300, 400), 2048), bounded((6000, 4000), 2048), bounded((60000, 1), 2048)
+        ((300, 400), (2048, 1365), (2048, 1))
+    """
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def shrink_photo(photo: Tensor, size: tuple[int, int]) -> Tensor:
+    """`(3, H, W)` uint8 at a smaller size, bilinear with a low-pass, on its device."""
+    # On the CPU, where bytes need no copy of four times their size.
+    small = torch.nn.functional.interpolate(
+        photo[None].cpu(), size, mode="bilinear", antialias=True
+    )
+    return small[0].to(photo.device)
+
+
+def enlarge_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """`(h, w)` labels at a larger size, each pixel that of the nearest one."""
+    rows, columns = (
+        (torch.arange(new, device=labels.device) * old).div(new, rounding_mode="floor")
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows][:, columns]
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Multiply float32 matrices in float32, whatever is allowed elsewhere.

@@ -48,8 +48,9 @@ class SegmentationModule(LightningModule):
     Args:
         segmenter: the method.
         benchmark: classes and scoring; default: the data module's.
-        on_error: what unreadable photos do: `stop` ends the run with an error that lists them,
-            once all others are done; `skip` leaves them out, and the scores say so.
+        on_error: what photos do that cannot be read, or that the method fails on: `stop` ends the
+            run with an error that lists them, once all others are done; `skip` leaves them out,
+            and the scores say so.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SegmentationModule(LightningModule):
         """Photos that the run under way could not read; of all processes once it is finished."""
         self.proposal_scores = ProposalScores()
         self._said_out_of_memory = False
+        self._photo_succeeded = False
         self._benchmark = benchmark
         self._scores: SegmentationScores | None = None
 
@@ -171,12 +173,36 @@ class SegmentationModule(LightningModule):
     def predict_step(self, batch: PhotoBatch, batch_idx: int = 0) -> list[Prediction]:
         """Label a batch; where there is ground truth, score it too."""
         self.unreadable += batch.unreadable
-        if not batch.ids:
-            return []
-        predictions = self(batch)
-        if batch.masks is not None and batch.present is not None and self._scores is not None:
-            self.score(predictions, batch.masks, batch.present)
+        predictions = self._predict_each(batch) if batch.ids else []
+        if predictions and batch.masks is not None and self._scores is not None:
+            done = batch.named([prediction.id for prediction in predictions])
+            if done.masks is not None and done.present is not None:
+                self.score(predictions, done.masks, done.present)
         return predictions
+
+    def _predict_each(self, batch: PhotoBatch) -> list[Prediction]:
+        """Label a batch; where that fails, photo by photo, and note those that fail alone.
+
+        Raises:
+            ValueError: a photo failed before any went well, and the run is to stop on that: the
+                settings are at fault then, rather than the photo.
+        """
+        try:
+            predictions = self(batch)
+            self._photo_succeeded = True
+            return predictions
+        except (ValueError, RuntimeError, MemoryError) as error:
+            if len(batch.ids) == 1:
+                self._note_failure(batch.ids[0], error)
+                return []
+        photos = (batch.take([row]) for row in range(len(batch.ids)))
+        return [prediction for photo in photos for prediction in self._predict_each(photo)]
+
+    def _note_failure(self, photo_id: str, error: Exception) -> None:
+        if self.on_error == "stop" and not self._photo_succeeded:
+            raise ValueError(f"{photo_id}: {error}") from error
+        log.warning("%s: %s", photo_id, error)
+        self.unreadable.append(Unreadable(photo_id, f"segmenting it failed: {error}"))
 
     def score(
         self,
@@ -225,7 +251,7 @@ class SegmentationModule(LightningModule):
     def _start(self) -> None:
         self.results = None
         self.unreadable = []
-        self._said_out_of_memory = False
+        self._said_out_of_memory = self._photo_succeeded = False
         self.times.reset()
         self.times.watch(self.segmenter.stages())
         self.scores.reset()

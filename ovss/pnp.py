@@ -13,6 +13,7 @@ from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.captions import TEMPLATE, Caption
 from ovss.labelling import Labeller
+from ovss.maps import bounded, enlarge_labels, shrink_photo
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
@@ -171,8 +172,16 @@ class PnP(Segmenter):
         return benchmark.searchable[int(torch.stack(logits).argmax())]
 
 
+LONGEST_SIDE = 2048
+"""Pixels of a photo's longer side up to which it is labelled at its own size. A larger photo is
+labelled at this size and its labels are enlarged, so that memory and time are bounded; the longest
+photos of the benchmarks, those of Cityscapes, are just within."""
+
+
 class LabelMaps(nn.Module):
     """Class maps of photos -> label maps with a benchmark's labels.
+
+    Photos beyond `LONGEST_SIDE` are labelled at that size, with the CRF's distances in its pixels.
 
     Args:
         labeller: threshold, blur and CRF.
@@ -204,16 +213,25 @@ class LabelMaps(nn.Module):
         labeller = self.labeller
         if threshold is not None:
             labeller = replace(labeller, threshold=threshold)
+        sizes = [(photo.shape[-2], photo.shape[-1]) for photo in photos]
+        bounds = [bounded(size, LONGEST_SIDE) for size in sizes]
         local = labeller.batch(
             maps,
-            photos,
+            [
+                photo if size == bound else shrink_photo(photo, bound)
+                for photo, size, bound in zip(photos, sizes, bounds, strict=True)
+            ],
             [benchmark.has_background(len(own)) for own in labels],
             rescale=benchmark.rescale and self.variant == "released",
         )
         background = benchmark.background if benchmark.background is not None else 0
-        return [
+        found = [
             torch.tensor([background, *own], device=indices.device)[indices]
             for own, indices in zip(labels, local, strict=True)
+        ]
+        return [
+            own if size == bound else enlarge_labels(own.to(torch.uint8), size)
+            for own, size, bound in zip(found, sizes, bounds, strict=True)
         ]
 
 

@@ -82,7 +82,8 @@ class OverlayWriter(BasePredictionWriter):
     ) -> None:
         """Draw the photos of a batch that are wanted."""
         module: Any = pl_module
-        for one, photo in zip(prediction, batch.photos, strict=True):
+        photos = batch.named([one.id for one in prediction]).photos
+        for one, photo in zip(prediction, photos, strict=True):
             if one.id in self._to_write or one.id in self._to_log:
                 pixels = photo.cpu().numpy().transpose(1, 2, 0)
                 overlay = overlay_of(pixels, one.labels.cpu().numpy(), module.benchmark)

@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from ovss.benchmark import PhotoBatch, Unreadable
 from ovss.callbacks.photo_writer import PhotoWriter
@@ -172,7 +174,8 @@ class RunFolder(Callback):
         self, trainer: Trainer, module: SegmentationModule, outputs: Any, batch: PhotoBatch
     ) -> None:
         self._photo_writer.wait()  # for the last batch's
-        masks = batch.masks if batch.masks is not None else [None] * len(batch.ids)
+        found = batch.named([prediction.id for prediction in outputs]).masks
+        masks: Sequence[Tensor | None] = found or [None] * len(outputs)
         for prediction, mask in zip(outputs, masks, strict=True):
             label_map = LabelMap(
                 prediction.labels.numpy(),
