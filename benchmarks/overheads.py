@@ -1,4 +1,4 @@
-"""What writing results costs, and whether memory grows: the demo, over as many photos as asked for.
+"""What writing results costs, and whether memory or open files grow: the demo, many photos.
 
 python benchmarks/overheads.py --photos 2000
 """
@@ -52,17 +52,19 @@ class TimedRunFolder(RunFolder):
 
 
 class Memory(Callback):
-    """Notes this process's resident memory after each batch."""
+    """Notes this process's resident memory and open files after each batch."""
 
     def __init__(self):
         self.photos = [0]
         self.mebibytes = []
+        self.files = []
 
     def on_test_batch_end(self, trainer, module, outputs, batch, *args):
         """Note it."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.photos.append(self.photos[-1] + len(batch.ids))
         self.mebibytes.append(pages * resource.getpagesize() / 2**20)
+        self.files.append(len(list(Path("/proc/self/fd").iterdir())))
 
 
 def main():
@@ -99,7 +101,8 @@ def main():
     slope = np.polyfit(photos, mebibytes, 1)[0]
     print(
         f"memory {mebibytes[0]:.0f} MiB after {photos[0]} photos, {mebibytes[-1]:.0f} MiB after "
-        f"{photos[-1]}: {1024 * slope:.2f} KiB a photo"
+        f"{photos[-1]}: {1024 * slope:.2f} KiB a photo; open files "
+        f"{memory.files[settled]} and {memory.files[-1]}, at most {max(memory.files)}"
     )
 
 
