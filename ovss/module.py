@@ -74,6 +74,7 @@ class SegmentationModule(LightningModule):
         self._said_out_of_memory = False
         self._photo_succeeded = False
         self._benchmark = benchmark
+        self._benchmark_given = benchmark is not None
         self._scores: SegmentationScores | None = None
 
     # ---- what the data module and callbacks ask ------------------------------------------------
@@ -92,11 +93,12 @@ class SegmentationModule(LightningModule):
     @benchmark.setter
     def benchmark(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
+        self._benchmark_given = True
 
     def take_benchmark(self, datamodule: Any) -> None:
         """Use the data module's benchmark, unless one was given."""
-        if self._benchmark is None:
-            self._benchmark = getattr(datamodule, "benchmark", None)
+        if not self._benchmark_given:
+            self._benchmark = getattr(datamodule, "benchmark", self._benchmark)
 
     @property
     def scores(self) -> SegmentationScores:

@@ -57,6 +57,11 @@ class PnP(Segmenter):
     ) -> None:
         super().__init__(proposals)
         vlm.check_choice(layer, head)
+        if dropout.variant not in ("paper", variant):
+            raise ValueError(
+                f"Expected `dropout.variant` to be that of the method, but got {dropout.variant!r} "
+                f"with `variant` {variant!r}; give `variant` alone."
+            )
         self.vlm = vlm.requires_grad_(False)
         self.model = vlm.name
         self.layer = layer
@@ -65,6 +70,7 @@ class PnP(Segmenter):
         self.variant = variant
         self.template = template
         self.label_maps = LabelMaps(labeller, variant)
+        self.eval()
 
     def input_spec(self, benchmark: Benchmark) -> InputSpec:
         """See `Segmenter.input_spec`."""

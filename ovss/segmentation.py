@@ -183,7 +183,7 @@ def segment(
     if labeller is not None:
         settings["labeller"] = labeller
     segmenter = PnP(vlm, **settings)
-    say_vocabulary(vlm, benchmark)
+    warn_unknown_names(vlm, benchmark)
     return segment_with(segmenter, as_pixels(image), benchmark)
 
 
@@ -202,7 +202,7 @@ def own_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
     return replace(benchmark, palette=(*black, *distinct_palette(len(classes))))
 
 
-def say_vocabulary(vlm: VLM, benchmark: Benchmark) -> None:
+def warn_unknown_names(vlm: VLM, benchmark: Benchmark) -> None:
     """Say which of the names are new to a model's tokenizer, and what the demo's model knows."""
     unknown = [
         name

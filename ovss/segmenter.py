@@ -19,7 +19,7 @@ class Segmenter(nn.Module, ABC):
     """A frozen method that segments photos into any benchmark's classes.
 
     A subclass serves `input_spec`, `forward` and `settings`. It knows no Lightning; the shell
-    (`ovss.module.SegmentationModule`), run folders, reports and `ovss.segment` work for any.
+    (`ovss.module.SegmentationModule`), run folders, resume and reports work for any.
 
     Args:
         proposals: which classes to look for in a photo: `oracle`, `all`, or another kind.
@@ -64,8 +64,18 @@ class Segmenter(nn.Module, ABC):
         return {"method": self.method, "proposals": proposals}
 
     def propose(self, batch: PhotoBatch, benchmark: Benchmark) -> list[Proposal]:
-        """The classes to look for in each photo."""
+        """The classes to look for in each photo.
+
+        Raises:
+            ValueError: a proposer that asks a vision-language model, which this method has not.
+        """
         vlm: Any = getattr(self, "vlm", None)
+        if self.proposer.needs_vlm and vlm is None:
+            raise ValueError(
+                f"Expected a method with a vision-language model for `proposals: "
+                f"{self.proposer.name}`, but {self.method} has none; use oracle, all, a file or "
+                "CLIP."
+            )
         return self.proposer(batch, benchmark, vlm)
 
     def fitting_batch(self, device: torch.device) -> int:

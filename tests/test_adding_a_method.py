@@ -42,6 +42,21 @@ def test_a_method_in_pure_pytorch(stripes):
     assert second.tolist() == [[0] * 4]
 
 
+def test_proposals_that_ask_a_model_need_one(stripes):
+    segmenter, benchmark = stripes.Stripes("itm"), of_classes(["cat"])
+    batch = PhotoBatch(["a"], [torch.zeros(3, 2, 6, dtype=torch.uint8)], torch.zeros(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="`proposals: itm`, but stripes has none"):
+        segmenter.propose(batch, benchmark)
+
+
+def test_segment_and_tune_are_for_pnp_ovss(stripes, tmp_path, capsys):
+    for command in (["segment", "photo.jpg", "--classes=cat"], ["tune"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, f"--config={tmp_path / 'stripes.yaml'}"])
+        assert stop.value.code == 2
+        assert "but got stripes.StripesModule; other methods have" in capsys.readouterr().err
+
+
 def test_it_is_scored_reported_and_resumed_like_any_other(stripes, scenes_root, tmp_path, capsys):
     def go(name, *options):
         main(

@@ -76,7 +76,9 @@ def test_gradcam_equals_full_backward(tokenizer, setup, dtype):
         expected, logits = reference(untouched, tokenizer, photos, CAPTIONS, layer)
         for head in [0, 3]:
             seen = vlm.gradcam(photos, CAPTIONS, layer, head)
-            assert_close(seen.match_logit, logits.float(), LOGITS)
+            assert_close(
+                seen.match_logit, logits.float(), LOGITS if dtype == torch.float32 else 1e-6
+            )
             for row, maps in enumerate(expected):
                 wanted = maps[head].unflatten(-1, (vlm.grid, vlm.grid)).float()
                 bound = (1e-6 if dtype == torch.float64 else MAPS) * float(maps.max())

@@ -228,6 +228,11 @@ def test_stages_nest_and_cost_nothing_where_nobody_measures(monkeypatch):
     assert times.seconds == {"segment": 8, "segment/vision": 6, "segment/text": 2}
     times.reset()
     assert times.seconds == {}
+    times.watch({"vision": vision})  # anew, as in a run after one that failed
+    with times.measure("segment"):
+        vision()
+    assert times.seconds == {"segment": 2, "segment/vision": 2}
+    times.reset()
     times.unwatch()
     assert not vision._forward_hooks
     assert not vision._forward_pre_hooks

@@ -1,6 +1,7 @@
 """The LightningModule with the VOC reader, on drawn scenes and a tiny random BLIP."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
+from ovss.pnp import PnP
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import SalienceDropout
 
@@ -180,6 +182,31 @@ def test_oracle_needs_ground_truth(tiny_blip):
 def test_the_last_layer_is_refused_at_once(tiny_blip):
     with pytest.raises(ValueError, match="always zero"):
         PnPOVSS(tiny_blip, layer=11)
+
+
+def test_the_variant_is_given_once(tiny_blip):
+    with pytest.raises(ValueError, match="`dropout.variant` to be that of the method"):
+        PnPOVSS(tiny_blip, 4, 2, dropout=SalienceDropout(variant="released"))
+    both = PnPOVSS(tiny_blip, 4, 2, SalienceDropout(variant="released"), variant="released")
+    assert both.segmenter.dropout.variant == "released"
+
+
+def test_the_core_is_frozen_and_in_eval_mode(tiny_blip):
+    tiny_blip.train()
+    segmenter = PnP(tiny_blip, 4, 2)
+    assert not any(module.training for module in segmenter.modules())
+    assert not any(parameter.requires_grad for parameter in segmenter.parameters())
+
+
+def test_each_data_module_brings_its_benchmark_unless_one_was_given(tiny_blip):
+    first, second = (SimpleNamespace(benchmark=of_classes([name])) for name in ("cat", "dog"))
+    module = PnPOVSS(tiny_blip, **FAST)
+    for datamodule in (first, second):
+        module.take_benchmark(datamodule)
+        assert module.benchmark is datamodule.benchmark
+    own = PnPOVSS(tiny_blip, **FAST, benchmark=first.benchmark)
+    own.take_benchmark(second)
+    assert own.benchmark is first.benchmark
 
 
 def test_a_benchmark_is_asked_for(tiny_blip):

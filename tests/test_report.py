@@ -22,6 +22,7 @@ from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
 from ovss.report.tables import headline
+from ovss.runs.layout import FORMAT
 from ovss.runs.photos import PhotoRecord
 from ovss.runs.run import read_run
 from ovss.utils.text import percent
@@ -97,6 +98,7 @@ def write_run(folder, wrongs, settings=None, data=None, **scores):
             {"name": n, "IoU": i, "accuracy": i} for n, i in zip(data.benchmark.classes, iou)
         ],
     } | scores  # fmt: skip
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT, "fingerprint": {}}))
     (folder / "scores.json").write_text(json.dumps(content))
     (folder / "photos.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     stages = {"propose": 1.0, "segment": 7.0, "segment/vision": 4.0, "segment/label": 1.0}
@@ -365,6 +367,14 @@ def test_photos_that_were_skipped_do_not_shift_the_gallery(run_folder):
     assert "photo2: mIoU" in html
 
 
+@pytest.mark.parametrize(("format", "age"), [(1, "older"), (99, "newer")])
+def test_a_run_of_another_format_is_refused(run_folder, format, age):
+    said = {"format": format, "fingerprint": {}}
+    (run_folder / "run.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=f"format {format}, written by an? {age} version"):
+        read_run(run_folder)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, run_folder):
     with pytest.raises(FileNotFoundError, match=r"scores\.json"):
         read_run(tmp_path)
@@ -485,6 +495,7 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
             ]
             lines.append(json.dumps({"id": item["id"], "proposal": [], "counts": rows}))
         (folder / "photos.jsonl").write_text("\n".join(lines))
+        (folder / "run.json").write_text(json.dumps({"format": FORMAT, "fingerprint": {}}))
         content = {"benchmark": "scenes", "protocol": "standard", "settings": {}}
         content["classes"] = [{"name": name} for name in benchmark.classes]
         (folder / "scores.json").write_text(json.dumps(content))

@@ -234,15 +234,15 @@ def test_a_broken_photo_does_not_stop_the_others(run, photo, tmp_path, capsys):
 
 
 def test_words_that_the_model_does_not_know_are_named(tiny_blip, caplog, monkeypatch):
-    from ovss.segmentation import say_vocabulary
+    from ovss.segmentation import warn_unknown_names
 
     monkeypatch.setattr(tiny_blip, "name", "demo")
     with caplog.at_level(logging.INFO):
-        say_vocabulary(tiny_blip, own_classes(["cat", "\u4e16"]))
+        warn_unknown_names(tiny_blip, own_classes(["cat", "\u4e16"]))
     assert "\u4e16: unknown to this model" in caplog.text
     assert "cat: unknown" not in caplog.text
     assert "demo's words" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        say_vocabulary(tiny_blip, own_classes(["cat", "dog"]))
+        warn_unknown_names(tiny_blip, own_classes(["cat", "dog"]))
     assert caplog.messages == []  # all is known: nothing to say

@@ -17,7 +17,7 @@ from ovss.pnp import PnP, gradcam_rounds
 from ovss.preprocessing import InputSpec
 from ovss.proposals import AllProposer, OracleProposer
 from ovss.salience import SalienceDropout
-from ovss.tuning.facts import describe, difference
+from ovss.tuning.facts import difference, study_facts
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import label_masks, label_photos, make_masks, soft_mask
 from ovss.tuning.photos import chunked, gather_photos, resize
@@ -341,7 +341,7 @@ def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
         **settings,
     ):
         segmenter, scorer = PnP(tiny_blip, 4, 2, **settings), ItmScorer(tiny_blip)
-        return describe(segmenter, benchmark, photos, scorer, reward, search, {}, precision)
+        return study_facts(segmenter, benchmark, photos, scorer, reward, search, {}, precision)
 
     renamed = replace(benchmark, prompts=((), *((f"a {p[0]}",) for p in benchmark.prompts[1:])))
     other = [

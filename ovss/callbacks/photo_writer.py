@@ -28,8 +28,9 @@ class PhotoWriter:
         self._files = files
         self._benchmark = benchmark
         self._part = files.layout.part(rank)
-        self._part.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = self._part.with_suffix(".jsonl.unfinished").open("w", encoding="utf-8")
+        self._unfinished = files.layout.unfinished_part(rank)
+        self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+        self._lines = self._unfinished.open("w", encoding="utf-8")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ovss-write")
         self._writing: list[Future[None]] = []
 
@@ -67,7 +68,7 @@ class PhotoWriter:
         """Give the lines the name that says that this process has done its share."""
         self.wait()
         self.close()
-        self._part.with_suffix(".jsonl.unfinished").rename(self._part)
+        self._unfinished.rename(self._part)
 
     def close(self) -> None:
         """Stop; what is in hand is still written."""

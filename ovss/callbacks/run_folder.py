@@ -22,10 +22,11 @@ from ovss.distributed.launcher import children_of, quiet_code, was_launched
 from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.distributed.watch import Watch
 from ovss.module import Prediction, SegmentationModule
-from ovss.proposals import CachedProposer, Proposal
+from ovss.proposals import CachedProposer, Proposal, Proposer
 from ovss.runs.fingerprint import fingerprint_of
 from ovss.runs.folder import LabelMap, Resumable, RunFiles
 from ovss.runs.layout import RunLayout
+from ovss.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class RunFolder(Callback):
         self._share: list[int] = []
         self._watch: Watch | None = None
         self._writer: PhotoWriter | None = None
+        self._uncached: tuple[Segmenter, Proposer] | None = None
 
     # ---- before the loaders are made -----------------------------------------------------------
 
@@ -80,6 +82,7 @@ class RunFolder(Callback):
         finished = self._claim(trainer, pl_module, self._files)
         segmenter = pl_module.segmenter
         if segmenter.proposer.costly and not isinstance(segmenter.proposer, CachedProposer):
+            self._uncached = (segmenter, segmenter.proposer)
             segmenter.proposer = CachedProposer(segmenter.proposer, self._files.layout.proposals)
         left_out = self._data.leave_out(finished) if self._data is not None else []
         self.done_before = len(left_out)
@@ -134,7 +137,7 @@ class RunFolder(Callback):
                 self._run_files.path,
             )
 
-    def _score_finished(self, trainer: Trainer, module: SegmentationModule) -> None:
+    def _score_finished(self, module: SegmentationModule) -> None:
         """Score this process's share of the photos that an earlier run finished."""
         data, files = self._data, self._run_files
         if data is None or not self._share:
@@ -170,9 +173,7 @@ class RunFolder(Callback):
                 module.score([prediction], [torch.tensor(truth.mask)], [truth.present])
             self._photo_writer.add_line(name, label_map, mask)
 
-    def _write_batch(
-        self, trainer: Trainer, module: SegmentationModule, outputs: Any, batch: PhotoBatch
-    ) -> None:
+    def _write_batch(self, trainer: Trainer, outputs: Any, batch: PhotoBatch) -> None:
         self._photo_writer.wait()  # for the last batch's
         found = batch.named([prediction.id for prediction in outputs]).masks
         masks: Sequence[Tensor | None] = found or [None] * len(outputs)
@@ -257,13 +258,13 @@ class RunFolder(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Score what was finished before, where there is ground truth."""
-        self._score_finished(trainer, pl_module)
+        self._score_finished(pl_module)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Write label maps."""
-        self._write_batch(trainer, pl_module, outputs, batch)
+        self._write_batch(trainer, outputs, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the other processes."""
@@ -292,6 +293,9 @@ class RunFolder(Callback):
         if self._files is not None:
             self._files.unlock()
             self._files = None
+        if self._uncached is not None:  # another run has its proposals elsewhere
+            segmenter, proposer = self._uncached
+            segmenter.proposer, self._uncached = proposer, None
         stop.restore()
 
 

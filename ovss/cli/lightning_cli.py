@@ -120,6 +120,12 @@ class EvaluationCLI(LightningCLI):
         if rest[:1] == ["segment"] and not self._configs:
             self._configs, _ = take_configs([f"--config={SETTINGS}"])
         self._shell = _shell_of(self._configs, rest)
+        if rest[:1] in (["segment"], ["tune"]) and not issubclass(self._shell, PnPOVSS):
+            raise ConfigurationError(
+                f"Expected {DEFAULT_MODEL} as `model.class_path` of `{rest[0]}`, but got "
+                f"{self._shell.__module__}.{self._shell.__qualname__}; other methods have "
+                "`test` and `predict`."
+            )
         super().__init__(
             self._shell,
             LightningDataModule,

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ovss.pnp import PnP
+from ovss.proposals import AllProposer
 from ovss.runs.fingerprint import as_plain
 from ovss.segmentation import (
     Segmentation,
     as_pixels,
     own_classes,
-    say_vocabulary,
     segment_with,
+    warn_unknown_names,
 )
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.files import write_atomically
+from ovss.utils.files import write_atomically, write_png
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted
 
@@ -51,7 +51,8 @@ def segment_files(
     """
     benchmark = own_classes(read_classes(classes), background)
     files = find_photos(photos)
-    say_vocabulary(segmenter.vlm, benchmark)
+    warn_unknown_names(segmenter.vlm, benchmark)
+    segmenter.proposer = AllProposer()
     settings = as_plain(segmenter.settings())
     failures = []
     with Progress("segment", len(files)) as progress:
@@ -155,8 +156,8 @@ def write_result(
     heatmaps: bool = False,
 ) -> None:
     """Write `<name>_overlay.png`, `<name>_labels.png` and `.json`, and heat maps on request."""
-    _write_image(output / f"{name}_overlay.png", result.overlay())
-    _write_image(output / f"{name}_labels.png", result.label_map())
+    write_png(output / f"{name}_overlay.png", result.overlay())
+    write_png(output / f"{name}_labels.png", result.label_map())
     sidecar = {"photo": str(photo), **result.summary(), "settings": settings}
     text = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
     write_atomically(output / f"{name}_labels.json", text)
@@ -167,8 +168,8 @@ def write_result(
         stem = f"{label:03d}_{safe_name(title)}"
         for number in range(len(result.rounds)):
             image = result.heatmap_overlay(title, number)
-            _write_image(folder / f"{stem}_round{number}.png", image)
-        _write_image(folder / f"{stem}_sum.png", result.heatmap_overlay(title))
+            write_png(folder / f"{stem}_round{number}.png", image)
+        write_png(folder / f"{stem}_sum.png", result.heatmap_overlay(title))
     data = io.BytesIO()
     np.savez_compressed(data, rounds=result.rounds, classes=np.array(result.searched))
     write_atomically(folder / "rounds.npz", data.getvalue())
@@ -182,9 +183,3 @@ def safe_name(text: str) -> str:
         'traffic_light_lamp'
     """
     return re.sub(r"\W+", "_", text).strip("_")[:60]
-
-
-def _write_image(path: Path, image: Image.Image) -> None:
-    data = io.BytesIO()
-    image.save(data, "png")
-    write_atomically(path, data.getvalue())

@@ -31,10 +31,12 @@ class Proposer(ABC):
     Attributes:
         name: short name for reports.
         costly: whether a model runs, so that keeping the results pays (`CachedProposer`).
+        needs_vlm: whether it asks the segmenting model itself, which not every method has.
     """
 
     name: str
     costly: bool = False
+    needs_vlm: bool = False
 
     @abstractmethod
     def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:

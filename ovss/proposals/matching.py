@@ -26,6 +26,7 @@ class MatchProposer(ScoredProposer):
     """
 
     name = "itm"
+    needs_vlm = True
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class ContrastiveProposer(ScoredProposer):
     """
 
     name = "itc"
+    needs_vlm = True
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from ovss._version import __version__
 from ovss.benchmark import Benchmark
+from ovss.runs.layout import FORMAT
 from ovss.segmenter import Segmenter
 
 
@@ -57,6 +59,32 @@ def fingerprint_of(segmenter: Segmenter, benchmark: Benchmark, precision: str) -
             "precision": precision,
         }
     )
+
+
+def read_fingerprint(path: Path) -> dict[str, Any]:
+    """The fingerprint in a run's `run.json`.
+
+    Raises:
+        ValueError: the folder is of another format, or the file says nothing.
+    """
+    remedy = "choose another `trainer.default_root_dir`, or delete the folder to start anew"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found, fingerprint = data.get("format", 1), data["fingerprint"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found = fingerprint = None
+    if isinstance(found, int) and found != FORMAT:
+        raise ValueError(
+            f"Expected {path.parent} to be a run folder of format {FORMAT}, but it is of format "
+            f"{found}, written by {'an older' if found < FORMAT else 'a newer'} version of ovss; "
+            f"{remedy}."
+        )
+    if not isinstance(fingerprint, dict):
+        raise ValueError(
+            f"Expected {path} to say which configuration the folder's results were made with, but "
+            f"it does not; {remedy}."
+        )
+    return fingerprint
 
 
 def flat(settings: Any, name: str = "") -> dict[str, Any]:

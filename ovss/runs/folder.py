@@ -10,13 +10,12 @@ import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from ovss.runs.fingerprint import differences, digest_of
+from ovss.runs.fingerprint import differences, digest_of, read_fingerprint
 from ovss.runs.layout import FORMAT, RunLayout
 from ovss.utils.files import write_atomically
 from ovss.utils.text import counted
@@ -145,7 +144,7 @@ class RunFiles:
         self.use(fingerprint)
         path = self.layout.run
         if path.exists():
-            theirs = _read_fingerprint(path)
+            theirs = read_fingerprint(path)
             differing = differences(theirs, fingerprint)
             if differing:
                 lines = "\n".join(
@@ -268,24 +267,3 @@ def _let_go() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
-
-
-def _read_fingerprint(path: Path) -> dict[str, Any]:
-    remedy = "choose another `trainer.default_root_dir`, or delete the folder to start anew"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found, fingerprint = data.get("format", 1), data["fingerprint"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        found = fingerprint = None
-    if isinstance(found, int) and found != FORMAT:
-        raise ValueError(
-            f"Expected {path.parent} to be a run folder of format {FORMAT}, but it is of format "
-            f"{found}, written by {'an older' if found < FORMAT else 'a newer'} version of ovss; "
-            f"{remedy}."
-        )
-    if not isinstance(fingerprint, dict):
-        raise ValueError(
-            f"Expected {path} to say which configuration the folder's results were made with, but "
-            f"it does not; {remedy}."
-        )
-    return fingerprint

@@ -71,6 +71,10 @@ class RunLayout:
         """A process's finished lines."""
         return self.parts / f"{rank}.jsonl"
 
+    def unfinished_part(self, rank: int) -> Path:
+        """A process's lines while it is at work."""
+        return self.parts / f"{rank}.jsonl.unfinished"
+
     @property
     def scores(self) -> Path:
         """The scores with the settings they are only comparable with."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ovss.benchmark import Protocol
 from ovss.metrics import margins, mean_iou
-from ovss.runs.fingerprint import flat
+from ovss.runs.fingerprint import flat, read_fingerprint
 from ovss.runs.layout import RunLayout
 from ovss.runs.photos import PhotoRecord, counts_of, read_photos
 
@@ -84,16 +84,17 @@ def read_run(folder: str | Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        FileNotFoundError: no run, or one without scores or without `photos.jsonl`.
-        ValueError: a file that cannot be read.
+        FileNotFoundError: no run, or one that is not finished.
+        ValueError: a file that cannot be read, or a folder of another format.
     """
     layout = RunLayout(Path(folder))
-    for path in (layout.scores, layout.photos):
+    for path in (layout.run, layout.scores, layout.photos):
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected a finished run with {path.name} in {folder}, but there is none; give "
                 "the folder that `test` named at its end (its `trainer.default_root_dir`)."
             )
+    read_fingerprint(layout.run)
     try:
         scores = json.loads(layout.scores.read_text(encoding="utf-8"))
         scores["settings"], scores["classes"], scores["protocol"]

@@ -16,7 +16,7 @@ from ovss.vlm.scoring import Scorer
 PHOTOS = "photos_and_classes"
 
 
-def describe(
+def study_facts(
     segmenter: PnP,
     benchmark: Benchmark,
     photos: TuningPhotos,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ovss.captions import TEMPLATE
 from ovss.maps import min_max
-from ovss.pnp import ClassNames, gradcam_rounds, merge_synonyms
+from ovss.pnp import ClassNames, gradcam_rounds, merge_synonyms, unique_names
 from ovss.salience import SalienceDropout
 from ovss.tuning.photos import TuningPhotos, chunked
 from ovss.tuning.space import Setting
@@ -103,10 +103,7 @@ class MapStore:
 
     def _first_round(self, chunk: Sequence[int]) -> None:
         """Fill in the first round of some photos."""
-        captions = [
-            self.vlm.captions([name for names in self.names[p] for name in names], self.template)
-            for p in chunk
-        ]
+        captions = [self.vlm.captions(unique_names(self.names[p]), self.template) for p in chunk]
         owners = [row for row, own in enumerate(captions) for _ in own]
         tokens = self.vlm.tokenize([caption for own in captions for caption in own])
         pixels = self.photos.pixel_values[chunk[0] : chunk[-1] + 1].to(self.vlm.device)

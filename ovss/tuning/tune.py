@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ovss.benchmark import Benchmark
 from ovss.distributed.signals import stop
 from ovss.pnp import PnP
-from ovss.tuning.facts import describe
+from ovss.tuning.facts import study_facts
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
@@ -96,7 +96,7 @@ def tune(
         search.name,
         sampler,
         pruner,
-        describe(segmenter, benchmark, photos, scorer, reward, search, choices, precision),
+        study_facts(segmenter, benchmark, photos, scorer, reward, search, choices, precision),
     )
     stop.listen()
     mious: dict[int, float] = {}

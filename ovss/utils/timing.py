@@ -50,6 +50,8 @@ class StageTimes:
         Args:
             modules: stage -> the module that is called.
         """
+        self.unwatch()  # a run that failed leaves its hooks
+        self._open.clear()
         for name, module in modules.items():
 
             def enter(*_: Any, name: str = name) -> None:

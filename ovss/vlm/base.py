@@ -40,8 +40,8 @@ class Tokens:
 class VLM(nn.Module, ABC):
     """A frozen vision-language model with text-to-image cross-attention and a matching head.
 
-    A subclass serves `encode_image` and `_match`, and sets the attributes below. See
-    `ovss.vlm.blip` for the shortest example.
+    A subclass serves `encode_image`, `_match` and `_record_attention`, and sets the attributes
+    below. See `ovss.vlm.blip` for the shortest example.
 
     Attributes:
         image_size: side S of the square input, in pixels.
