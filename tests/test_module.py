@@ -185,7 +185,7 @@ def test_the_last_layer_is_refused_at_once(tiny_blip):
 
 
 def test_the_variant_is_given_once(tiny_blip):
-    with pytest.raises(ValueError, match="`dropout.variant` to be that of the method"):
+    with pytest.raises(ValueError, match=r"`dropout\.variant` to be that of the method"):
         PnPOVSS(tiny_blip, 4, 2, dropout=SalienceDropout(variant="released"))
     both = PnPOVSS(tiny_blip, 4, 2, SalienceDropout(variant="released"), variant="released")
     assert both.segmenter.dropout.variant == "released"

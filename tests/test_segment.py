@@ -203,6 +203,7 @@ def test_command_writes_overlays_labels_and_heatmaps(run, photo, tmp_path):
         assert where.sum() == entry["pixels"]
         assert (colours[where] == entry["colour"]).all()
     assert sidecar["settings"]["layer"] == 1
+    assert sidecar["settings"]["proposals"] == {"kind": "all"}
     assert Image.open(out / "my photo_overlay.png").width == display_size(60, 90)[1]
     heatmaps = out / "my photo_heatmaps"
     assert sorted(f.name for f in heatmaps.iterdir()) == [
