@@ -51,8 +51,10 @@ def open_photos(run: Run) -> Photos | None:
     """
     import datamodules
     from ovss.preprocessing import InputSpec
+    from ovss.utils.files import check_regular
 
     try:
+        check_regular(run.layout.config)
         section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
         package, _, name = section["class_path"].rpartition(".")
         arguments = section.get("init_args") or {}

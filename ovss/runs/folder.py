@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from ovss.runs.fingerprint import differences, digest_of
 from ovss.runs.layout import FORMAT, RunLayout
-from ovss.utils.files import write_atomically
+from ovss.utils.files import check_regular, write_atomically
 from ovss.utils.text import counted
 
 try:
@@ -202,6 +202,7 @@ class RunFiles:
         if not path.exists():
             return None
         try:
+            check_regular(path)
             with Image.open(path, formats=["PNG"]) as image:
                 said = json.loads(image.info[_KEY])
                 labels = np.asarray(image)
@@ -271,6 +272,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _read_fingerprint(path: Path) -> dict[str, Any]:
+    check_regular(path)
     remedy = "choose another `trainer.default_root_dir`, or delete the folder to start anew"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

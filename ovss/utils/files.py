@@ -1,9 +1,10 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and nothing but files."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse what reading could wait for without end, or set off: pipes, sockets, devices.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no ordinary file, nor a link to one.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - of a path that may be text
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise ValueError(f"Expected {path} to be a file, but it is {kind}; remove it.")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_png(path: str | Path, image: Image.Image, **options: Any) -> None:
