@@ -76,7 +76,7 @@ def test_code_beside_a_checkpoint_is_not_run(tmp_path, tiny_blip_path):
 
 @pytest.mark.parametrize("loader", [BlipITM, ClipScorer])
 def test_a_model_type_of_its_own_is_refused_unasked(loader, tmp_path, tiny_blip_path, monkeypatch):
-    """transformers would ask in a terminal whether to run the checkpoint's code."""
+    """In a terminal, transformers would ask whether to run the checkpoint's code."""
     folder = tmp_path / "checkpoint"
     shutil.copytree(tiny_blip_path, folder)
     trace = tmp_path / "code-was-run"
@@ -152,9 +152,8 @@ def special(request, tmp_path):
     if request.param == "pipe":
         os.mkfifo(path)
     elif request.param == "socket":
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        request.addfinalizer(listener.close)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))  # the name stays
     elif request.param == "device":
         path.symlink_to("/dev/zero")
     else:
