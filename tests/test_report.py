@@ -1,11 +1,14 @@
 """The report, `compare` and the files they read."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from ovss.benchmark import Benchmark
+from ovss.cli.compare import open_photos
 from ovss.cli.main import main
 from ovss.report.bootstrap import paired_bootstrap
 from ovss.report.compare import _page, compare_rows, settings_that_differ
@@ -501,17 +505,50 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
 def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
     """Only this project's own data modules are made from the `config.yaml` of a run folder."""
     called = tmp_path / "called"
-    for path, arguments in (
-        ("os.system", {"command": f"touch {called}"}),
-        ("pathlib.Path.touch", {"self": str(called)}),
-        ("datamodules.prepare.prepare", {"datamodule": str(called)}),
-        ("datamodules.os.system", {"command": f"touch {called}"}),
-        (["os.system"], {}),
+    touch = {"class_path": "os.system", "init_args": {"command": f"touch {called}"}}
+    own = "datamodules.Scenes"
+    monkeypatch.setitem(sys.modules, "evil", SimpleNamespace(Scenes=lambda **_: called.touch()))
+    os.mkfifo(tmp_path / "pipe")
+    for section in (
+        touch,
+        {"class_path": "pathlib.Path.touch", "init_args": {"self": str(called)}},
+        {"class_path": "datamodules.prepare.prepare", "init_args": {"datamodule": str(called)}},
+        {"class_path": "datamodules.os.system", "init_args": {"command": f"touch {called}"}},
+        {"class_path": ["os.system"]},
+        {"class_path": "evil.Scenes"},
+        {"class_path": "datamodules.evil.Scenes"},
+        {"class_path": "datamodules..Scenes"},
+        {"class_path": "datamodules.__class__"},
+        {"class_path": "datamodules.DatasetNotFoundError", "init_args": dict.fromkeys("nrt", "")},
+        {"class_path": "datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
+        {"class_path": own, "init_args": {"root": str(tmp_path / "new")}},  # draws nothing
+        {"class_path": own, "init_args": {"root": touch}},
+        {"class_path": own, "init_args": {"root": ".", "spec": touch}},
+        {"class_path": own, "init_args": {"root": ".", "limit": [touch]}},
+        {"class_path": own, "init_args": {"__class__": touch, "self": "."}},
+        {"class_path": own, "init_args": [touch]},
+        {"class_path": own, "init_args": {"root": ".", "prompts": str(tmp_path / "pipe")}},
+        {"class_path": "datamodules.Folder", "init_args": {"root": ".", "classes": "/dev/zero"}},
+        [touch],
+        None,
     ):
-        section = {"data": {"class_path": path, "init_args": arguments}}
-        (two_runs[0] / "config.yaml").write_text(json.dumps(section))
-        main(["compare", *map(str, two_runs), f"--output={tmp_path / 'page.html'}", "-q"])
+        (two_runs[0] / "config.yaml").write_text(json.dumps({"data": section}))
+        assert open_photos(read_run(two_runs[0])) is None
         assert not called.exists()
+        assert not (tmp_path / "new").exists()
+    for text in (
+        f"data: !!python/object/apply:os.system ['touch {called}']",
+        "data: " + "[" * 5000,
+        "data: \x00",
+        "[]",
+    ):
+        (two_runs[0] / "config.yaml").write_text(text)
+        assert open_photos(read_run(two_runs[0])) is None
+    main(["compare", *map(str, two_runs), f"--output={tmp_path / 'page.html'}", "-q"])
+    (two_runs[0] / "config.yaml").unlink()
+    (tmp_path / "pipe").rename(two_runs[0] / "config.yaml")
+    assert open_photos(read_run(two_runs[0])) is None
+    assert not called.exists()
 
 
 def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):
