@@ -1,5 +1,6 @@
 """The report, `compare` and the files they read."""
 
+import csv
 import json
 import os
 import re
@@ -26,8 +27,10 @@ from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
 from ovss.report.tables import headline
+from ovss.runs.layout import RunLayout
 from ovss.runs.photos import PhotoRecord
 from ovss.runs.run import read_run
+from ovss.runs.scores import write_scores
 from ovss.utils.text import percent
 from ovss.visualization.overlay import palette_png
 
@@ -292,6 +295,26 @@ def test_parts_of_a_page_escape_what_they_show():
     attributes = [value for _, found in checked.tags for value in found.values()]
     assert attributes.count(evil) == 2  # alt and src
     assert f"background:rgb({evil})" in attributes
+
+
+def test_names_cannot_turn_around_what_follows():
+    turning = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    html = MACROS.facts([(f"photo_{turning}gpj.exe", "<b>\u0634\u0627\u0631\u0639\u200f")])
+    assert not set(turning) & set(html)
+    assert "[U+202E][U+2066]" in html
+    assert "&lt;b&gt;\u0634\u0627\u0631\u0639\u200f" in html  # right to left by itself
+
+
+def test_per_class_table_starts_no_formula(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@sum", "cat", "a=b", "'quoted'"]
+    classes = [{"name": name, "IoU": 0.5, "accuracy": None} for name in names]
+    write_scores(RunLayout(tmp_path), {"classes": classes})
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [*("'" + name for name in names[:4]), *names[4:]]
+    assert {(row["IoU"], row["accuracy"]) for row in rows} == {("0.5", "")}
+    kept = json.loads((tmp_path / "scores.json").read_text())["classes"]
+    assert [each["name"] for each in kept] == names
 
 
 def test_long_names_in_tables_break_after_underscores():
