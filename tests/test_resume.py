@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -15,6 +16,7 @@ from forker import until
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, PngImagePlugin
+from test_security import Payload
 
 import datamodules.dataset
 from datamodules import Scenes
@@ -367,6 +369,25 @@ def test_a_photo_name_may_have_folders(tmp_path):
     assert np.array_equal(found.labels, labels)
     assert found[1:] == ((1,), (0.5,))
     assert (tmp_path / "labels" / "frankfurt" / "Bücher 图 <b>.png").is_file()
+
+
+def test_a_checkpoint_in_a_run_folder_is_not_loaded(go, tmp_path, monkeypatch, tiny_blip):
+    """Lightning looks for one in the folder when SLURM has started it."""
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "job")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+        monkeypatch.setenv(name, "0")
+    trace, path = tmp_path / "code-was-run", tmp_path / "run" / "hpc_ckpt_1.ckpt"
+    path.parent.mkdir()
+    weights = {f"segmenter.vlm.{k}": v + 1 for k, v in tiny_blip.state_dict().items()}
+    content = {"state_dict": weights, "pytorch-lightning_version": "2.5.0", "loops": {}}
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"a checkpoint of Lightning's on top; .*hpc_ckpt_\*"):
+        go()
+    torch.save({**content, "evil": Payload(trace)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        go()
+    assert not trace.exists()
 
 
 # ---- bad photos ----------------------------------------------------------------------------------
