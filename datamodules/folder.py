@@ -16,7 +16,7 @@ from ovss.benchmark import Benchmark, of_classes
 
 TREE = """
 {classes}                   a class a line, in label order
-{photos}/<name>.jpg         or any other image format
+{photos}/<name>.jpg         or PNG, WebP, BMP, TIFF
 {masks}/<name>.png          optional: labels as pixel values, 255 is not scored
 """
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

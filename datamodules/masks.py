@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ovss.preprocessing import IMAGE_FORMATS
+from ovss.utils.files import check_regular
+
 UNKNOWN = -1
 """In a label table: a value that must not occur."""
 
@@ -65,9 +68,11 @@ def read_png(sample: Sample) -> np.ndarray:
         ValueError: unreadable, or not a single-channel 8-bit image.
     """
     path = sample.mask
+    assert path is not None
     try:
+        check_regular(path)
         # Pillow, as OpenCV turns a palette's indices into colours.
-        with Image.open(path) as image:  # type: ignore[arg-type]
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode not in ("P", "L"):
                 raise ValueError(
                     f"Expected {path} to be a palette or grey 8-bit PNG, but got mode "

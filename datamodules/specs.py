@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ovss.benchmark import Benchmark, Protocol
+from ovss.utils.files import check_regular
 
 Palette = tuple[tuple[int, int, int], ...]
 Names = tuple[tuple[str, ...], ...]
@@ -127,10 +128,12 @@ def read_text_lines(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8 text.
+        ValueError: not UTF-8 text, or a pipe, socket or device.
     """
     path = Path(path).expanduser()
     try:
+        if not path.is_dir():
+            check_regular(path)
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"Expected a text file at {path}, but there is none.") from None

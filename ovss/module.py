@@ -164,6 +164,17 @@ class SegmentationModule(LightningModule):
             len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
         )
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse Lightning's checkpoints, which it also takes from a run folder under SLURM.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "Expected the VLM's own weights alone, but got a checkpoint of Lightning's on top; "
+            "leave `ckpt_path` out, and delete hpc_ckpt_*.ckpt in the run folder."
+        )
+
     def test_step(self, batch: PhotoBatch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         """Label and score a batch."""
         if batch.ids and batch.masks is None:

@@ -21,7 +21,7 @@ from ovss.demo import SETTINGS
 from ovss.labelling import Labeller
 from ovss.maps import min_max, upsampling
 from ovss.pnp import PnP
-from ovss.preprocessing import Preprocess, read_photo
+from ovss.preprocessing import Preprocess, read_photo, with_eight_bits
 from ovss.proposals import AllProposer
 from ovss.salience import SalienceDropout
 from ovss.visualization.overlay import (
@@ -251,7 +251,7 @@ def as_pixels(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_photo(image, upright=True)
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(with_eight_bits(image, image.format, "the image").convert("RGB"))
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or not (
         pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))

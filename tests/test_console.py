@@ -131,6 +131,17 @@ def test_compare_says_what_it_wants(capsys):
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize("option", ["--ckpt_path=x.ckpt", "--weights_only=false"])
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_checkpoints_of_lightning_are_no_option(monkeypatch, capsys, command, option):
+    """They would be unpickled."""
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--config=configs/demo.yaml", option])
+    assert stop.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
 def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
     with pytest.raises(SystemExit) as stop:

@@ -26,7 +26,9 @@ from ovss.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    page for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if page.exists()
+    page
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"))
+    if page.exists()
 )
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import stat
 import tarfile
 import threading
@@ -348,6 +349,24 @@ def test_a_part_of_a_longer_file_starts_anew(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(CONTENT + b"more")
     fetch(server, tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("there", [b"precious", b"", CONTENT, CONTENT + b"more", None])
+def test_a_part_that_is_a_link_is_not_written_to(there, server, tmp_path):
+    target, part = tmp_path / "precious", tmp_path / "file.zip.part"
+    if there is not None:
+        target.write_bytes(there)
+    part.symlink_to(target)
+    with pytest.raises(ValueError, match=r"file\.zip\.part not to be a link, .*precious; remove"):
+        fetch(server, tmp_path / "file.zip")
+    assert (target.read_bytes() if target.exists() else None) == there
+    assert server.log == []
+
+
+def test_a_part_that_is_a_pipe_is_not_waited_for(server, tmp_path):
+    os.mkfifo(tmp_path / "file.zip.part")
+    with pytest.raises(ValueError, match="but it is a pipe"):
+        fetch(server, tmp_path / "file.zip")
 
 
 @pytest.mark.parametrize("kwargs", [{"digest": "sha1:" + "0" * 40}, {"size": 5}])

@@ -1,11 +1,15 @@
 """The report, `compare` and the files they read."""
 
+import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from ovss.benchmark import Benchmark
+from ovss.cli.compare import open_photos
 from ovss.cli.main import main
 from ovss.report.bootstrap import paired_bootstrap
 from ovss.report.compare import _page, compare_rows, settings_that_differ
@@ -22,9 +27,10 @@ from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
 from ovss.report.tables import headline
-from ovss.runs.layout import FORMAT
+from ovss.runs.layout import FORMAT, RunLayout
 from ovss.runs.photos import PhotoRecord
 from ovss.runs.run import read_run
+from ovss.runs.scores import write_scores
 from ovss.utils.text import percent
 from ovss.visualization.overlay import palette_png
 
@@ -292,6 +298,26 @@ def test_parts_of_a_page_escape_what_they_show():
     assert f"background:rgb({evil})" in attributes
 
 
+def test_names_cannot_turn_around_what_follows():
+    turning = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    html = MACROS.facts([(f"photo_{turning}gpj.exe", "<b>\u0634\u0627\u0631\u0639\u200f")])
+    assert not set(turning) & set(html)
+    assert "[U+202E][U+2066]" in html
+    assert "&lt;b&gt;\u0634\u0627\u0631\u0639\u200f" in html  # right to left by itself
+
+
+def test_per_class_table_starts_no_formula(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@sum", "cat", "a=b", "'quoted'"]
+    classes = [{"name": name, "IoU": 0.5, "accuracy": None} for name in names]
+    write_scores(RunLayout(tmp_path), {"classes": classes})
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [*("'" + name for name in names[:4]), *names[4:]]
+    assert {(row["IoU"], row["accuracy"]) for row in rows} == {("0.5", "")}
+    kept = json.loads((tmp_path / "scores.json").read_text())["classes"]
+    assert [each["name"] for each in kept] == names
+
+
 def test_long_names_in_tables_break_after_underscores():
     html = MACROS.table(["a_<b>"], [["__c"], [1]], numbers=0)
     assert "<th>a_<wbr>&lt;b&gt;</th>" in html
@@ -512,17 +538,50 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
 def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
     """Only this project's own data modules are made from the `config.yaml` of a run folder."""
     called = tmp_path / "called"
-    for path, arguments in (
-        ("os.system", {"command": f"touch {called}"}),
-        ("pathlib.Path.touch", {"self": str(called)}),
-        ("datamodules.prepare.prepare", {"datamodule": str(called)}),
-        ("datamodules.os.system", {"command": f"touch {called}"}),
-        (["os.system"], {}),
+    touch = {"class_path": "os.system", "init_args": {"command": f"touch {called}"}}
+    own = "datamodules.Scenes"
+    monkeypatch.setitem(sys.modules, "evil", SimpleNamespace(Scenes=lambda **_: called.touch()))
+    os.mkfifo(tmp_path / "pipe")
+    for section in (
+        touch,
+        {"class_path": "pathlib.Path.touch", "init_args": {"self": str(called)}},
+        {"class_path": "datamodules.prepare.prepare", "init_args": {"datamodule": str(called)}},
+        {"class_path": "datamodules.os.system", "init_args": {"command": f"touch {called}"}},
+        {"class_path": ["os.system"]},
+        {"class_path": "evil.Scenes"},
+        {"class_path": "datamodules.evil.Scenes"},
+        {"class_path": "datamodules..Scenes"},
+        {"class_path": "datamodules.__class__"},
+        {"class_path": "datamodules.DatasetNotFoundError", "init_args": dict.fromkeys("nrt", "")},
+        {"class_path": "datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
+        {"class_path": own, "init_args": {"root": str(tmp_path / "new")}},  # draws nothing
+        {"class_path": own, "init_args": {"root": touch}},
+        {"class_path": own, "init_args": {"root": ".", "spec": touch}},
+        {"class_path": own, "init_args": {"root": ".", "limit": [touch]}},
+        {"class_path": own, "init_args": {"__class__": touch, "self": "."}},
+        {"class_path": own, "init_args": [touch]},
+        {"class_path": own, "init_args": {"root": ".", "prompts": str(tmp_path / "pipe")}},
+        {"class_path": "datamodules.Folder", "init_args": {"root": ".", "classes": "/dev/zero"}},
+        [touch],
+        None,
     ):
-        section = {"data": {"class_path": path, "init_args": arguments}}
-        (two_runs[0] / "config.yaml").write_text(json.dumps(section))
-        main(["compare", *map(str, two_runs), f"--output={tmp_path / 'page.html'}", "-q"])
+        (two_runs[0] / "config.yaml").write_text(json.dumps({"data": section}))
+        assert open_photos(read_run(two_runs[0])) is None
         assert not called.exists()
+        assert not (tmp_path / "new").exists()
+    for text in (
+        f"data: !!python/object/apply:os.system ['touch {called}']",
+        "data: " + "[" * 5000,
+        "data: \x00",
+        "[]",
+    ):
+        (two_runs[0] / "config.yaml").write_text(text)
+        assert open_photos(read_run(two_runs[0])) is None
+    main(["compare", *map(str, two_runs), f"--output={tmp_path / 'page.html'}", "-q"])
+    (two_runs[0] / "config.yaml").unlink()
+    (tmp_path / "pipe").rename(two_runs[0] / "config.yaml")
+    assert open_photos(read_run(two_runs[0])) is None
+    assert not called.exists()
 
 
 def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):

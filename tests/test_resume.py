@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -15,6 +16,7 @@ from forker import until
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, PngImagePlugin
+from test_security import Payload
 
 import datamodules.dataset
 from datamodules import Scenes
@@ -26,6 +28,7 @@ from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo
 from ovss.runs.folder import LabelMap, RunFiles
 from ovss.runs.layout import RunLayout
+from ovss.runs.photos import photo_line, read_photos
 from ovss.salience import SalienceDropout
 
 ROOT = Path(__file__).parents[1]
@@ -253,6 +256,54 @@ def test_a_run_file_that_says_nothing_is_refused(go, tmp_path):
         go()
 
 
+@pytest.mark.parametrize(
+    ("name", "leads_to"),
+    [
+        *((name, kind) for name in (".lock", "config.yaml") for kind in ("file", "nothing")),
+        *((name, "folder") for name in ("labels", "labels/city", "overlays", "coco_panoptic")),
+        ("parts", "folder"),
+    ],
+)
+def test_a_link_in_a_run_folder_is_not_followed(tmp_path, name, leads_to):
+    target, link = tmp_path / "precious", tmp_path / "run" / name
+    if leads_to == "file":
+        target.write_text("precious")
+    elif leads_to == "folder":
+        target.mkdir()
+        (target / "0.jsonl").write_text("precious")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=f"{link} not to be a link, .*precious; remove it"):
+        RunFiles(RunLayout(tmp_path / "run"), [(0, 0, 0)]).lock()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert leads_to != "file" or target.read_text() == "precious"
+
+
+def test_files_that_are_replaced_as_a_whole_may_be_links(go, tmp_path):
+    """As data managers such as git-annex and DVC keep them; what they lead to stays as it is."""
+    go()
+    before = results(tmp_path / "run")
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in (tmp_path / "run" / "labels" / "val_00002.png", tmp_path / "run" / "scores.json"):
+        path.rename(store / path.name)
+        path.symlink_to(store / path.name)
+    (store / "scores.json").write_text("precious")
+    damaged = (store / "val_00002.png").read_bytes()[:100]
+    (store / "val_00002.png").write_bytes(damaged)
+    assert go().seen == ids(2, 3)
+    assert results(tmp_path / "run") == before
+    assert (store / "scores.json").read_text() == "precious"
+    assert (store / "val_00002.png").read_bytes() == damaged
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(ValueError, match=r"\.lock to be a file, but it is a pipe"):
+        RunFiles(RunLayout(tmp_path), [(0, 0, 0)]).lock()
+
+
 def test_two_runs_in_one_folder(go, tmp_path):
     other = RunFiles(RunLayout(tmp_path / "run"), [(0, 0, 0)])
     other.lock()
@@ -263,11 +314,51 @@ def test_two_runs_in_one_folder(go, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../escape", "a/../../b", "/etc/passwd", "a//b", ".", "a\\b", "a\0b", "a\nb", ""]
+    ("name", "problem"),
+    [
+        ("../escape", "leads to another folder"),
+        ("a/../../b", "leads to another folder"),
+        (".", "leads to another folder"),
+        ("/etc/passwd", "is empty or has an empty part"),
+        ("a//b", "is empty or has an empty part"),
+        ("", "is empty or has an empty part"),
+        ("a\\b", "has a backslash"),
+        ("a\0b", "has a line break or another control character"),
+        ("a\nb", "has a line break or another control character"),
+        ("a\x85b", "has a line break or another control character"),
+        ("a\u2028b", "has a line break or another control character"),
+        ("a\udcffb", "is not UTF-8"),
+        ("a" * 252, "takes 256 bytes of 255 with .png"),
+        ("\u56fe" * 84, "takes 256 bytes of 255 with .png"),
+    ],
 )
-def test_a_photo_name_cannot_lead_out_of_the_folder(tmp_path, name):
-    with pytest.raises(ValueError, match="path inside the run folder"):
+def test_a_photo_name_cannot_lead_out_of_the_folder(tmp_path, name, problem):
+    with pytest.raises(ValueError, match=f"path inside the run folder, .*, which {problem}"):
         RunLayout(tmp_path).label_map(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Screenshot at 9.41\u202fPM",
+        "no\u00a0break",
+        "zero\u200djoiner \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\u200fright to left",
+        "n" * 245,
+        "n" * 251,
+        "\u56fe" * 83,
+        "city/" * 20 + "n" * 200,
+    ],
+)
+def test_ordinary_photo_names_work(tmp_path, name):
+    layout = RunLayout(tmp_path)
+    files = RunFiles(layout, [(0, 0, 0), (9, 9, 9)])
+    files.write(name, LabelMap(np.ones((2, 3), np.uint8), (1,), (0.5,)))
+    assert files.finished([name]) == {name}
+    layout.parts.mkdir()
+    layout.part(0).write_text(photo_line(name, (2, 3), (1,), None) + "\n")
+    files.merge_parts(1, [name])
+    assert [photo.id for photo in read_photos(layout)] == [name]
 
 
 def test_a_photo_name_may_have_folders(tmp_path):
@@ -278,6 +369,25 @@ def test_a_photo_name_may_have_folders(tmp_path):
     assert np.array_equal(found.labels, labels)
     assert found[1:] == ((1,), (0.5,))
     assert (tmp_path / "labels" / "frankfurt" / "Bücher 图 <b>.png").is_file()
+
+
+def test_a_checkpoint_in_a_run_folder_is_not_loaded(go, tmp_path, monkeypatch, tiny_blip):
+    """Lightning looks for one in the folder when SLURM has started it."""
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "job")
+    for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+        monkeypatch.setenv(name, "0")
+    trace, path = tmp_path / "code-was-run", tmp_path / "run" / "hpc_ckpt_1.ckpt"
+    path.parent.mkdir()
+    weights = {f"segmenter.vlm.{k}": v + 1 for k, v in tiny_blip.state_dict().items()}
+    content = {"state_dict": weights, "pytorch-lightning_version": "2.5.0", "loops": {}}
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"a checkpoint of Lightning's on top; .*hpc_ckpt_\*"):
+        go()
+    torch.save({**content, "evil": Payload(trace)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        go()
+    assert not trace.exists()
 
 
 # ---- bad photos ----------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
+from ovss.utils.files import check_no_link, open_in_place
+
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
@@ -46,11 +48,13 @@ def download(
 
     Raises:
         DownloadError: the server refuses or keeps breaking off, or the file is not the right one.
+        ValueError: `<name>.part` is a link or no file.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"Expected an http or https address, but got {url!r}.")
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
+    check_no_link(part)
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -115,7 +119,7 @@ def _transfer(
         # Without ranges a server sends all of it again.
         done = have if resumed else 0
         total_bytes = done + int(length) if length else None
-        with part.open("ab" if resumed else "wb") as file:
+        with open_in_place(part, "ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 file.write(block)
                 done += len(block)

@@ -47,21 +47,28 @@ def open_photos(run: Run) -> Photos | None:
     """The photos and ground truth that a run's `config.yaml` names; None where they are not here.
 
     A run folder is data, and may be anybody's: only this project's own data modules are made from
-    it, with arguments that are numbers, texts or lists of them.
+    it, with arguments that are numbers or texts. They read, and draw or download nothing.
     """
     import datamodules
     from ovss.preprocessing import InputSpec
+    from ovss.utils.files import check_regular
 
     try:
+        check_regular(run.layout.config)
         section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
         package, _, name = section["class_path"].rpartition(".")
         arguments = section.get("init_args") or {}
         if package != "datamodules" or name not in datamodules.__all__:
             raise ValueError(f"{section['class_path']!r} is none of this project's data modules")
+        for key, value in arguments.items():
+            if not isinstance(value, (str, int, float, type(None))):
+                raise ValueError(f"`{key}` is neither a number nor a text")
         module: Any = getattr(datamodules, name)(**arguments)
         module.spec = InputSpec(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # no model reads them
         module.setup("test")
         return module.dataset
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError
+    ) as error:  # fmt: skip
         log.info("Photos are left out: %s has no data that can be read (%s).", run.folder, error)
         return None

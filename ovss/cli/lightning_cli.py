@@ -157,9 +157,11 @@ class EvaluationCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Commands and the arguments that do not come from the command line."""
+        # Weights are those of the VLM: Lightning's checkpoints would be unpickled on top.
+        given = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only"}
         return {
-            "test": {"model", "dataloaders", "datamodule"},
-            "predict": {"model", "dataloaders", "datamodule"},
+            "test": given,
+            "predict": given,
             "segment": {"model", "datamodule"},
             "tune": {"model", "datamodule"},
         }

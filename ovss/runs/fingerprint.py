@@ -15,6 +15,7 @@ from ovss._version import __version__
 from ovss.benchmark import Benchmark
 from ovss.runs.layout import FORMAT
 from ovss.segmenter import Segmenter
+from ovss.utils.files import check_regular
 
 
 def digest_of(fingerprint: dict[str, Any]) -> str:
@@ -67,6 +68,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the folder is of another format, or the file says nothing.
     """
+    check_regular(path)
     remedy = "choose another `trainer.default_root_dir`, or delete the folder to start anew"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -10,14 +10,14 @@ import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ovss.runs.fingerprint import differences, digest_of, read_fingerprint
 from ovss.runs.layout import FORMAT, RunLayout
-from ovss.utils.files import write_atomically
+from ovss.utils.files import check_no_link, check_regular, open_in_place, write_atomically
 from ovss.utils.text import counted
 
 try:
@@ -81,7 +81,7 @@ class RunFiles:
         self.num_classes = len(palette)
         self._palette = bytes(channel for colour in palette for channel in colour)
         self._digest = ""
-        self._lock: io.TextIOWrapper | None = None
+        self._lock: IO[str] | None = None
 
     # ---- one configuration, one writer ---------------------------------------------------------
 
@@ -89,12 +89,13 @@ class RunFiles:
         """Keep other runs out of the folder until `unlock`, or until the process ends.
 
         Raises:
-            ValueError: another run is at work there.
+            ValueError: another run is at work there, or a link leads out of the folder.
             OSError: the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = self.layout.lock.open("a+", encoding="utf-8")
+            self._check_no_links()
+            file = open_in_place(self.layout.lock, "a+")
         except OSError as error:
             raise type(error)(
                 error.errno,
@@ -127,6 +128,19 @@ class RunFiles:
             log.debug("Could not write the lock's owner", exc_info=True)
         self._lock = file
         _holders.add(self)
+
+    def _check_no_links(self) -> None:
+        """Refuse links that writing would follow; files that are replaced as a whole may be links.
+
+        Raises:
+            ValueError: names the link.
+        """
+        check_no_link(self.layout.config)
+        for top in self.layout.folders:
+            check_no_link(top)
+            for folder, names, _ in os.walk(top):
+                for name in names:
+                    check_no_link(Path(folder, name))
 
     def unlock(self) -> None:
         """Let other runs in."""
@@ -201,6 +215,7 @@ class RunFiles:
         if not path.exists():
             return None
         try:
+            check_regular(path)
             with Image.open(path, formats=["PNG"]) as image:
                 said = json.loads(image.info[_KEY])
                 labels = np.asarray(image)
@@ -248,8 +263,9 @@ class RunFiles:
         """
         lines: dict[str, str] = {}
         for rank in range(world_size):
-            for line in self.layout.part(rank).read_text(encoding="utf-8").splitlines():
-                lines[json.loads(line)["id"]] = line
+            for line in self.layout.part(rank).read_text(encoding="utf-8").split("\n"):
+                if line:
+                    lines[json.loads(line)["id"]] = line
         names = sorted(lines) if order is None else [name for name in order if name in lines]
         write_atomically(self.layout.photos, "".join(lines[n] + "\n" for n in names))
         self.clear_parts()

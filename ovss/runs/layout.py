@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +45,13 @@ class RunLayout:
         """A photo's label map; a name with slashes gets folders of its own.
 
         Raises:
-            ValueError: a name that would lead out of the folder.
+            ValueError: a name that would lead out of the folder, or that no file can have.
         """
         parts = photo_id.split("/")
-        if (
-            any(part in ("", ".", "..") for part in parts)
-            or any(not character.isprintable() or character == "\\" for character in photo_id)
-            or Path(photo_id).drive
-        ):
+        if problem := _problem(photo_id, parts):
             raise ValueError(
                 f"Expected a photo name that is a path inside the run folder, but got "
-                f"{photo_id!r}; rename the photo."
+                f"{photo_id!a}, which {problem}; rename the photo."
             )
         return self.labels.joinpath(*parts[:-1], f"{parts[-1]}.png")
 
@@ -108,9 +106,19 @@ class RunLayout:
         """COCO's annotations of a kind: `rle` or `panoptic`."""
         return self.folder / f"coco_{kind}.json"
 
+    @property
+    def panoptic(self) -> Path:
+        """Folder of the segments in COCO's panoptic format."""
+        return self.folder / "coco_panoptic"
+
     def coco_panoptic(self, photo_id: str) -> Path:
         """A photo's segments as COCO's panoptic format has them."""
-        return self.folder / "coco_panoptic" / self.label_map(photo_id).relative_to(self.labels)
+        return self.panoptic / self.label_map(photo_id).relative_to(self.labels)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders in the run's folder."""
+        return self.labels, self.parts, self.overlays, self.panoptic
 
     @property
     def proposals(self) -> Path:
@@ -120,3 +128,24 @@ class RunLayout:
         """
         here = self.folder.resolve() == Path.cwd()
         return (self.folder if here else self.folder.parent) / "proposals"
+
+
+def _problem(photo_id: str, parts: Sequence[str]) -> str:
+    """Why a photo's name cannot be a label map's; empty where it can."""
+    # Control characters (Cc), and separators of lines and paragraphs, which text files split at.
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in photo_id):
+        return "has a line break or another control character"
+    if any(unicodedata.category(character) == "Cs" for character in photo_id):
+        return "is not UTF-8"
+    if "\\" in photo_id or Path(photo_id).drive:
+        return "has a backslash or a drive, which lead elsewhere on Windows"
+    if "" in parts:
+        return "is empty or has an empty part between slashes"
+    if "." in parts or ".." in parts:
+        return "leads to another folder"
+    longest = max(len(f"{part}.png".encode()) for part in parts)
+    return "" if longest <= _NAME_BYTES else f"takes {longest} bytes of {_NAME_BYTES} with .png"
+
+
+_NAME_BYTES = 255
+"""Of a file name on all common file systems."""

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ovss.runs.layout import RunLayout
+from ovss.utils.files import check_regular
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,6 @@ def counts_of(photos: Sequence[PhotoRecord]) -> list[np.ndarray]:
 
 def read_labels(file: Path) -> np.ndarray:
     """A label map `(H, W)` uint8 from a palette PNG."""
-    with Image.open(file) as image:
+    check_regular(file)
+    with Image.open(file, formats=["PNG"]) as image:
         return np.asarray(image)

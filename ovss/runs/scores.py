@@ -64,7 +64,10 @@ def write_scores(layout: RunLayout, data: dict[str, Any]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["name", "IoU", "accuracy"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(data["classes"])
+    for each in data["classes"]:
+        # A spreadsheet would run what looks like a formula.
+        formula = each["name"].startswith(("=", "+", "-", "@"))
+        writer.writerow({**each, "name": "'" + each["name"]} if formula else each)
     write_atomically(layout.per_class, text.getvalue())
 
 

@@ -1,12 +1,13 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and nothing but files."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -21,7 +22,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    # Without the file's name, which may be as long as names can be.
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -32,6 +34,63 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse what reading could wait for without end, or set off: pipes, sockets, devices.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no ordinary file, nor a link to one.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - of a path that may be text
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise ValueError(f"Expected {path} to be a file, but it is {kind}; remove it.")
+
+
+def check_no_link(path: str | Path) -> None:
+    """Refuse to write where a link leads, which may be out of the folder.
+
+    Raises:
+        ValueError: the path itself is a link; the folders above it may be.
+    """
+    if os.path.islink(path):  # noqa: PTH114 - a path that may be text
+        raise ValueError(
+            f"Expected {path} not to be a link, as it would be written to, but it leads to "
+            f"{os.readlink(path)}; remove it."  # noqa: PTH115
+        )
+
+
+def open_in_place(path: str | Path, mode: str) -> IO[Any]:
+    """Open a file that is written where it is, unlike those of `write_atomically`.
+
+    Args:
+        path: the file.
+        mode: as `open` takes it; text is UTF-8.
+
+    Raises:
+        ValueError: a link, or no ordinary file.
+    """
+    check_no_link(path)
+    if os.path.exists(path):  # noqa: PTH110
+        check_regular(path)
+    encoding = None if "b" in mode else "utf-8"
+    return open(path, mode, encoding=encoding, opener=_open_no_link)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Windows has no such flag, and no links without an administrator.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_png(path: str | Path, image: Image.Image, **options: Any) -> None:
