@@ -10,6 +10,7 @@ import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
