@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,16 @@ def test_photos_by_path_folder_and_pattern(tmp_path):
     with pytest.raises(FileNotFoundError, match="found nothing"):
         find_photos(str(tmp_path / "*.webp"))
     assert output_names(find_photos(str(tmp_path))) == ["a", "b"]
+
+
+def test_results_of_long_names_can_be_written(tmp_path):
+    stems = ["n" * 245, "n" * 246, "\u56fe" * 82, "n" * 236]
+    names = output_names([Path(f"{stem}.jpg") for stem in stems])
+    assert len(set(names)) == 4
+    for name in names:
+        (tmp_path / f"{name}_overlay.png").touch()
+    assert output_names([Path(f"{'n' * 245}.jpg"), Path("a.jpg")]) == ["n" * 236, "a"]
+    assert output_names([Path(f"{'n' * 236}.jpg")]) == ["n" * 236]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import glob
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,16 +136,24 @@ def output_names(files: Sequence[Path]) -> list[str]:
         >>> output_names([Path("a/cat.jpg"), Path("a/cat.png"), Path("b/cat.jpg")])
         ['a/cat_jpg', 'a/cat_png', 'b/cat_jpg']
     """
+    stems = [_that_fits(file.stem) for file in files]
     for suffix in (False, True):
         for folders in range(max(len(file.parts) for file in files)):
             names = [
-                "/".join([*file.parts[:-1][len(file.parts) - 1 - folders :], file.stem])
+                "/".join([*file.parts[:-1][len(file.parts) - 1 - folders :], stem])
                 + (f"_{file.suffix[1:]}" if suffix else "")
-                for file in files
+                for file, stem in zip(files, stems, strict=True)
             ]
             if len({name.casefold() for name in names}) == len(files):
                 return names
-    return [f"{number:06d}_{file.stem}" for number, file in enumerate(files)]
+    return [f"{number:06d}_{stem}" for number, stem in enumerate(stems)]
+
+
+def _that_fits(stem: str) -> str:
+    """A photo's name, cut where a file's would be too long (255 bytes) with what is added to it."""
+    most = 255 - len("000000__overlay.png")
+    encoded = os.fsencode(stem)
+    return stem if len(encoded) <= most else encoded[:most].decode(errors="ignore")
 
 
 def write_result(
