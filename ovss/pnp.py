@@ -37,7 +37,8 @@ class PnP(Segmenter):
         template: caption with `{}` for the class names.
 
     Raises:
-        ValueError: a layer or head that the model does not have, or whose maps are always zero.
+        ValueError: a layer or head that the model does not have, or whose maps are always zero; or
+            a template without exactly one `{}`.
     """
 
     method = "pnp-ovss"
@@ -56,6 +57,7 @@ class PnP(Segmenter):
     ) -> None:
         super().__init__(proposals)
         vlm.check_choice(layer, head)
+        Caption.of(["class"], template)  # before photos are read
         self.vlm = vlm.requires_grad_(False)
         self.model = vlm.name
         self.layer = layer

@@ -540,6 +540,24 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
         assert not called.exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "data: &a {init_args: [*a]}",
+        "".join(
+            f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(20)
+        ),
+        "[" * 100_000,
+        "data: {class_path: datamodules.Scenes, class_path: datamodules.VOC}",
+    ],
+)
+def test_a_hostile_configuration_costs_compare_its_photos_alone(two_runs, tmp_path, content):
+    (two_runs[0] / "config.yaml").write_text(content)
+    output = tmp_path / "page.html"
+    main(["compare", *map(str, two_runs), f"--output={output}", "--resamples=10", "-q"])
+    assert "<img" not in output.read_text()
+
+
 def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):
     output = tmp_path / "page.html"
     main(["compare", *map(str, two_runs), f"--output={output}", "--resamples=100", "-q"])
