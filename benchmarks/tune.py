@@ -42,7 +42,8 @@ from ovss.tuning.rewards import Measure, Negative, Reward, make_scorer
 from ovss.tuning.sampling import UntriedSampler
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting, settings_of
-from ovss.tuning.study import make_objective, make_pruner, open_storage, open_study, run_trials
+from ovss.tuning.storage import open_storage
+from ovss.tuning.study import make_objective, make_pruner, open_study, run_trials
 from ovss.tuning.validation import rank_correlation, score_settings
 
 Judge = Literal["itm", "itc", "clip"]

@@ -103,6 +103,7 @@ def find_voc(module: BenchmarkDataModule, split: str, labels: Any) -> Split:
     Raises:
         DatasetNotFoundError: no such list.
         FileNotFoundError: missing photos or masks.
+        ValueError: a list with anything but names in it.
     """
     name, remedy = module.benchmark.title, module.remedy
     for base in BASE_FOLDERS:
@@ -112,7 +113,15 @@ def find_voc(module: BenchmarkDataModule, split: str, labels: Any) -> Split:
             break
     else:
         raise DatasetNotFoundError(name, module.root, TREE.format(split=split), remedy)
-    ids = listing.read_text(encoding="utf-8").split()
+    ids = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8").split("\n"), 1):
+        for photo_id in line.split():
+            if photo_id in (".", "..") or "/" in photo_id or "\\" in photo_id:
+                raise ValueError(
+                    f"Expected names of photos in {listing}, but got {photo_id!r} in line "
+                    f"{number}; take it out, or get the list anew."
+                )
+            ids.append(photo_id)
     photos, masks = folder / "JPEGImages", folder / "SegmentationClass"
     samples = find_listed(name, ids, listing, photos, masks, remedy)
     return Split(samples, labels, f"{masks.relative_to(module.root).as_posix()}/*.png")

@@ -18,7 +18,7 @@ class Labeller:
 
     Attributes:
         threshold: grid values whose min-max scaled map is below it become 0; in 0..1.
-        blur: the Gaussian's sigma as a share of the photo's longer side; 0 for none.
+        blur: the Gaussian's sigma as a share of the photo's longer side, in 0..1; 0 for none.
         crf: the dense CRF's settings; None for none.
 
     Degenerate maps have defined results: the min-max of a constant map is 0, so a class without
@@ -33,8 +33,11 @@ class Labeller:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"Expected `threshold` to be in 0..1, but got {self.threshold}.")
-        if self.blur < 0:
-            raise ValueError(f"Expected `blur` to be 0 or more, but got {self.blur}.")
+        if not 0 <= self.blur <= 1:
+            raise ValueError(
+                "Expected `blur` to be in 0..1, as a share of the photo's longer side, but got "
+                f"{self.blur}."
+            )
 
     def __call__(
         self, maps: Tensor, photo: Tensor, background: bool = True, rescale: bool = False

@@ -38,7 +38,8 @@ class PnP(Segmenter):
         template: caption with `{}` for the class names.
 
     Raises:
-        ValueError: a layer or head that the model does not have, or whose maps are always zero.
+        ValueError: a layer or head that the model does not have, or whose maps are always zero; or
+            a template without exactly one `{}`.
     """
 
     method = "pnp-ovss"
@@ -62,6 +63,7 @@ class PnP(Segmenter):
                 f"Expected `dropout.variant` to be that of the method, but got {dropout.variant!r} "
                 f"with `variant` {variant!r}; give `variant` alone."
             )
+        Caption.of(["class"], template)  # before photos are read
         self.vlm = vlm.requires_grad_(False)
         self.model = vlm.name
         self.layer = layer

@@ -13,6 +13,8 @@ from ovss.cli.main import main
 from ovss.utils.progress import Progress
 
 ROOT = Path(__file__).parents[1]
+NO_MODEL = ["--model.vlm.init_args.name_or_path=/nowhere/model"]
+"""For what is refused before a model is loaded."""
 
 
 @pytest.fixture
@@ -126,6 +128,14 @@ def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
         (["--model.proposals=psychic"], "psychic", 2),
         (["--data.init_args.batch_size=0"], "error: Expected `batch_size` to be at least 1", 2),
         (["--trainer.devices=0"], "devices", 2),  # what Lightning refuses
+        (["--trainer.devices=-1"], "`devices`", 2),  # there are no GPUs to take all of
+        (["--trainer.devices=-2", *NO_MODEL], "Expected `trainer.devices` to be auto", 2),
+        (["--trainer.precision=16-true", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
+        (["--trainer.precision=bf16-true", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
+        (["--trainer.precision=64-true", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
+        (["--trainer.precision=64", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
+        (["--model.template=a photo"], "Expected `template` to contain '{}' exactly once", 2),
+        (["--model.labeller.blur=1e6"], "Expected `blur` to be in 0..1", 2),
         (["--data.init_args.root=/nowhere"], "ImageSets/Segmentation/val.txt", 1),
         (["--model.vlm.init_args.name_or_path=/nowhere/model"], "there is no folder", 1),
     ],
@@ -135,7 +145,7 @@ def test_errors_are_one_block_without_a_stack_trace(
 ):
     monkeypatch.setattr("datamodules.Scenes.prepare_data", lambda self: None)
     with pytest.raises(SystemExit) as stop:
-        main(["test", *arguments, *extra])
+        main(["test", *arguments, "--trainer.accelerator=cpu", *extra])
     printed = capsys.readouterr().err
     assert stop.value.code == code
     assert message in printed

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ovss.cli.config_file import read_config
 from ovss.cli.console import reporting_errors
 from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
@@ -181,11 +182,22 @@ def test_what_is_missing_is_named(args, message, hint, monkeypatch, capsys):
     assert second.count("train_free_eval.py") == 1
 
 
+BOMB = "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(20)
+).encode()
+"""Each line is nine of the line before it."""
+
+
 @pytest.mark.parametrize("command", ["test", "prepare"])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"model:\n  layer: [1\n", "to be YAML, but got: .*line 2"),
+        (b"model:\n  layer: 1\n  head: 2\n  layer: 3\n", "`layer` .* after line 2.*line 4"),
+        (b"a: &a\n  b: *a\n", "this is within itself.*line 1"),
+        (BOMB, "aliases make this more than 100,000 values.*line 6"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"a: 2001-99-99\n", "month must be in"),
         (b"\xff\xfe", "to be YAML, but got: 'utf-8'"),
         (b"just text", "to have sections such as `model:` and `data:`, but got 'just text'"),
         (b"# nothing yet\n", "to have sections such as `model:` and `data:`, but got nothing"),
@@ -223,6 +235,14 @@ def test_the_file_of_an_unknown_setting_is_named(content, name, tmp_path, monkey
     assert stop.value.code == 2
     first = capsys.readouterr().err.splitlines()[0]
     assert first.endswith(f"does not accept option '{name}' of {path}")
+
+
+def test_aliases_and_merges_are_taken(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("one: &one\n  a: 1\n  b: 2\ntwo:\n  <<: *one\n  b: 3\nthree: [*one, *one]\n")
+    one = {"a": 1, "b": 2}
+    expected = {"one": one, "two": {"a": 1, "b": 3}, "three": [one, one]}
+    assert read_config(str(path)) == expected
 
 
 def test_a_configuration_may_stand_on_the_command_line(monkeypatch, capsys):

@@ -180,7 +180,9 @@ def test_maps_of_another_shape(shape):
     [
         ({"threshold": -0.1}, r"`threshold` to be in 0..1, but got -0.1"),
         ({"threshold": 1.5}, r"`threshold` to be in 0..1, but got 1.5"),
-        ({"blur": -1}, "`blur` to be 0 or more, but got -1"),
+        ({"blur": -1}, "`blur` to be in 0..1, .* but got -1"),
+        ({"blur": 1e6}, "`blur` to be in 0..1, .* but got 1000000"),
+        ({"blur": float("nan")}, "`blur` to be in 0..1, .* but got nan"),
     ],
 )
 def test_settings_that_are_refused(settings, message):

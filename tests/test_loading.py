@@ -162,6 +162,42 @@ def test_another_architecture(folder, config):
         BlipITM.from_pretrained(path)
 
 
+@pytest.mark.parametrize("value", ["many", None, 0, -3, 2.5, 10**7, float("nan"), [1], True])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("text_config", "hidden_size"),
+        ("text_config", "num_attention_heads"),
+        ("text_config", "num_hidden_layers"),
+        ("text_config", "vocab_size"),
+        ("vision_config", "patch_size"),
+        ("vision_config", "image_size"),
+    ],
+)
+def test_bad_numbers_in_the_configuration_are_named(folder, section, key, value):
+    path = folder()
+    config = json.loads((path / "config.json").read_text())
+    edit_config(path, **{section: {**config[section], key: value}})
+    with pytest.raises(ValueError, match=key):
+        BlipITM.from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("text_config", "layer_norm_eps", float("nan"), "`text_config.layer_norm_eps`.* finite"),
+        ("text_config", "num_attention_heads", 7, "blip' to describe .*attention heads"),
+        ("vision_config", "num_attention_heads", 7, "blip' to describe .*num_heads"),
+    ],
+)
+def test_numbers_that_do_not_go_together_are_named(folder, section, key, value, message):
+    path = folder()
+    config = json.loads((path / "config.json").read_text())
+    edit_config(path, **{section: {**config[section], key: value}})
+    with pytest.raises(ValueError, match=message):
+        BlipITM.from_pretrained(path)
+
+
 def test_a_checkpoint_without_matching_head(folder, weights):
     path = folder("model.safetensors")
     kept = {name: w for name, w in weights.items() if not name.startswith("itm_head")}

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import stat
 import tarfile
 import threading
@@ -42,6 +43,8 @@ class Server:
         self.ranges = True
         self.cuts = []  # after how many bytes to break off, request by request
         self.statuses = []  # what to answer instead, request by request
+        self.headers = {}  # to send along, in place of the usual ones
+        self.heeds_if_range = True
         self.log = []
         server = self
 
@@ -65,26 +68,36 @@ class Server:
         if self.statuses:
             request.send_response(self.statuses.pop(0))
             request.send_header("Content-Length", "0")
-            request.end_headers()
+            self.send_headers(request)
             return
         if name not in self.files:
             request.send_error(404)
             return
         content = self.files[name]
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
+        condition = request.headers.get("If-Range")
+        changed = condition not in (None, *self.headers.values()) and self.heeds_if_range
+        ranges = self.ranges and not changed
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and ranges else 0
         if start >= len(content):
             request.send_response(416)
             request.send_header("Content-Range", f"bytes */{len(content)}")
             request.send_header("Content-Length", "0")
-            request.end_headers()
+            self.send_headers(request)
             return
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        request.send_header("Content-Length", str(len(content) - start))
-        request.end_headers()
+        if "Content-Length" not in self.headers:
+            request.send_header("Content-Length", str(len(content) - start))
+        self.send_headers(request)
         end = start + self.cuts.pop(0) if self.cuts else len(content)
         request.wfile.write(content[start:end])
+
+    def send_headers(self, request):
+        for name, value in self.headers.items():
+            if value is not None:
+                request.send_header(name, value)
+        request.end_headers()
 
 
 @pytest.fixture
@@ -330,6 +343,86 @@ def test_a_later_call_goes_on(server, tmp_path):
     fetch(server, tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
     assert server.log[-1] == ("file.zip", "bytes=1000-")
+
+
+VERSIONS = [
+    ({"ETag": '"one"'}, {"ETag": '"two"'}),
+    ({"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, {"Last-Modified": "now"}),
+    (  # a weak tag may stay the same while bytes change
+        {"ETag": 'W/"a"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"},
+        {"ETag": 'W/"a"', "Last-Modified": "Tue, 02 Jan 2024 00:00:00 GMT"},
+    ),
+    ({}, {}),  # nothing to tell versions by, nor a digest: it starts anew
+]
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("longer", [0, 7, -9000])
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_a_file_that_changed_meanwhile_is_not_glued(versions, longer, heeds, server, tmp_path):
+    server.headers, new = versions
+    server.heeds_if_range = heeds
+    server.cuts = [5000, 0]
+    with pytest.raises(DownloadError, match="of 10240 bytes"):
+        fetch(server, tmp_path / "file.zip", digest="", attempts=2)
+    changed = CONTENT[::-1][: len(CONTENT) + min(longer, 0)] + bytes(max(longer, 0))
+    server.files["file.zip"], server.headers = changed, new
+    fetch(server, tmp_path / "file.zip", digest="")
+    assert (tmp_path / "file.zip").read_bytes() == changed
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.zip"]
+
+
+@pytest.mark.parametrize("headers", [old for old, _ in VERSIONS[:3]])
+def test_a_file_that_did_not_change_goes_on(headers, server, tmp_path):
+    server.headers = headers
+    server.cuts = [5000, 0]
+    with pytest.raises(DownloadError, match="of 10240 bytes"):
+        fetch(server, tmp_path / "file.zip", digest="", attempts=2)
+    fetch(server, tmp_path / "file.zip", digest="")
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert server.log[-1] == ("file.zip", "bytes=5000-")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.zip"]
+
+
+@pytest.mark.parametrize("length", ["-5", "many", "", "1e4", "\u0663"])
+def test_a_length_that_is_none_is_said(length, server, tmp_path):
+    server.headers = {"Content-Length": length.encode().decode("latin-1")}
+    with pytest.raises(DownloadError, match=r"its length in bytes.*file\.zip from elsewhere"):
+        fetch(server, tmp_path / "file.zip")
+    assert len(server.log) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_more_than_the_size_is_received(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.download.http.BLOCK", 100)
+    server.headers = {"Content-Length": None}
+    said = []
+    with pytest.raises(DownloadError, match="to have 1000 bytes, but got 1100"):
+        fetch(server, tmp_path / "file.zip", size=1000, progress=lambda *now: said.append(now))
+    assert said[-1] == (1000, None)
+    assert not list(tmp_path.iterdir())
+    server.headers = {}  # a length that is wrong is seen before a byte is received
+    with pytest.raises(DownloadError, match="to have 1000 bytes, but got 10240"):
+        fetch(server, tmp_path / "file.zip", size=1000, progress=lambda *now: said.append(now))
+    assert said[-1] == (1000, None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:9/a", "file:///etc/passwd", "data:,a"])
+def test_redirects_stay_on_the_web(target, server, tmp_path):
+    server.statuses, server.headers = [302], {"Location": target}
+    with pytest.raises(DownloadError, match=re.escape(target)):
+        fetch(server, tmp_path / "file.zip")
+    assert len(server.log) == 1
+    server.statuses, server.headers = [302], {"Location": f"{server.url}/file.zip"}
+    fetch(server, tmp_path / "file.zip")
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+
+
+def test_every_archive_from_a_server_has_a_checksum_where_one_is_published():
+    modules = (ADE20K, VOC, COCOObject, COCOStuff, PascalContext)
+    without = {a.name for module in modules for a in module.archives if not a.digest}
+    assert without == {"stuffthingmaps_trainval2017.zip"}  # its authors publish none
 
 
 def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 import torch
@@ -172,7 +173,7 @@ def test_cache_survives_half_a_line_and_reads_all_ranks(tmp_path, caplog):
     again = Counting()
     CachedProposer(again, tmp_path)(photos(0, 1), BENCHMARK, Weights())
     assert again.asked == []
-    assert "incomplete line" in caplog.text
+    assert f"1 line of {own} cannot be trusted" in caplog.text
     assert pixels == json.loads(other.read_text())["pixels"]
     CachedProposer(again, tmp_path)(photos(2), BENCHMARK, Weights())
     assert json.loads(own.read_text().splitlines()[-1])["id"] == "photo2"
@@ -191,3 +192,64 @@ def test_rows_of_a_batch(rows):
     masks = [torch.full((5, 6), place) for place in range(3)]
     kept = batch._replace(masks=masks).take(rows).masks
     assert [int(mask[0, 0]) for mask in kept] == places
+
+
+def line_of(**changes):
+    """A line of the cache for photo0 with a checksum that holds, whatever it says."""
+    entry = {"id": "photo0", "pixels": 0, "labels": [1], "scores": [0.5], **changes}
+    return json.dumps({**entry, "crc": zlib.crc32(json.dumps(entry).encode())})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": [0]},  # background is not looked for
+        {"labels": [77]},
+        {"labels": [-1]},
+        {"labels": [1, 1], "scores": [0.5, 0.5]},
+        {"labels": [2, 1], "scores": [0.5, 0.5]},
+        {"labels": [1, 2]},
+        {"labels": "1"},
+        {"labels": [True]},
+        {"labels": [1.0]},
+        {"scores": [float("nan")]},
+        {"scores": [float("inf")]},
+        {"scores": [-0.1]},
+        {"scores": [1.5]},
+        {"scores": ["0.5"]},
+        {"scores": None},
+        {"id": ["photo0"]},
+        {"pixels": "0"},
+    ],
+)
+def test_cache_asks_anew_where_an_answer_cannot_be(tmp_path, caplog, changes):
+    expected = CachedProposer(Counting(), tmp_path)(photos(0), BENCHMARK, Weights())
+    (own,) = tmp_path.iterdir()
+    pixels = json.loads(own.read_text())["pixels"]
+    own.write_text(line_of(**{"pixels": pixels, **changes}) + "\n")
+    again = Counting()
+    assert CachedProposer(again, tmp_path)(photos(0), BENCHMARK, Weights()) == expected
+    assert again.asked == ["photo0"]
+    assert f"1 line of {own} cannot be trusted" in caplog.text
+
+
+def test_cache_takes_only_lines_as_they_were_written_and_says_so_once_a_file(tmp_path, caplog):
+    expected = CachedProposer(Counting(), tmp_path)(photos(0, 1, 2), BENCHMARK, Weights())
+    (own,) = tmp_path.iterdir()
+    lines = own.read_bytes().split(b"\n")[1:4]
+    changed = lines[1].replace(b"[2]", b"[1]")
+    assert changed != lines[1]
+    bytes_of_another_kind = lines[2].replace(b"photo2", b"phot\xff2")
+    without_checksum = lines[0].partition(b', "crc"')[0] + b"}"
+    rest = [b"[" * 100_000, b"null", b"3", b'"text"', b"{}", b"\0" * 40]
+    own.write_bytes(b"\n".join([changed, bytes_of_another_kind, without_checksum, *rest]) + b"\r\n")
+    again = Counting()
+    cached = CachedProposer(again, tmp_path)
+    assert cached(photos(0, 1, 2), BENCHMARK, Weights()) == expected
+    assert again.asked == ["photo0", "photo1", "photo2"]
+    (record,) = caplog.records
+    assert f"9 lines of {own} cannot be trusted" in record.getMessage()
+    caplog.clear()
+    # What was asked anew stands behind the bad lines.
+    assert CachedProposer(again, tmp_path)(photos(0, 1, 2), BENCHMARK, Weights()) == expected
+    assert len(again.asked) == 3

@@ -273,6 +273,32 @@ def test_sections_with_nothing_to_say_are_left_out(tmp_path):
     assert headings(folder) == ["Classes", "To run it again"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"seconds": 1',
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"seconds": "fast", "photos_per_second": 1, "stages": {}}',
+        b'{"seconds": 1, "photos_per_second": NaN, "stages": {}}',
+        b'{"seconds": 1, "photos_per_second": 1, "stages": {"load": 1e999}}',
+        b'{"seconds": 1, "photos_per_second": 1, "stages": {"load": null}}',
+        b'{"seconds": 1, "photos_per_second": 1, "stages": [["load", 1]]}',
+        b'{"seconds": 1, "photos_per_second": 1, "stages": {}, "processes": "two"}',
+    ],
+)
+def test_a_damaged_timing_file_costs_its_section_alone(run_folder, caplog, content):
+    (run_folder / "timing.json").write_bytes(content)
+    html = write_report(read_run(run_folder), BENCHMARK).read_text()
+    assert "<h2>Time</h2>" not in html
+    assert "<h2>Classes</h2>" in html
+    (record,) = caplog.records
+    assert str(run_folder / "timing.json") in record.getMessage()
+
+
 def test_parts_of_a_page_escape_what_they_show():
     evil = '"><script>x</script>'
     template = TEMPLATES.from_string(
@@ -582,6 +608,24 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
     (tmp_path / "pipe").rename(two_runs[0] / "config.yaml")
     assert open_photos(read_run(two_runs[0])) is None
     assert not called.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "data: &a {init_args: [*a]}",
+        "".join(
+            f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(20)
+        ),
+        "[" * 100_000,
+        "data: {class_path: datamodules.Scenes, class_path: datamodules.VOC}",
+    ],
+)
+def test_a_hostile_configuration_costs_compare_its_photos_alone(two_runs, tmp_path, content):
+    (two_runs[0] / "config.yaml").write_text(content)
+    output = tmp_path / "page.html"
+    main(["compare", *map(str, two_runs), f"--output={output}", "--resamples=10", "-q"])
+    assert "<img" not in output.read_text()
 
 
 def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):

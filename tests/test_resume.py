@@ -103,6 +103,22 @@ def test_finished_photos_are_not_done_again(go, tmp_path):
     assert json.loads((tmp_path / "run" / "timing.json").read_text())["photos"] == 2
 
 
+def test_strays_among_the_parts_do_not_keep_a_run_from_its_scores(go, tmp_path):
+    go()
+    before = results(tmp_path / "run")
+    parts = tmp_path / "run" / "parts"
+    parts.write_text("a file in place of the folder")
+    go()
+    assert not parts.exists()
+    for folder in ("0.jsonl", "0.jsonl.unfinished", "notes"):
+        (parts / folder / "within").mkdir(parents=True)
+    (parts / "7.jsonl").write_text("not JSON")
+    (parts / ".DS_Store").write_bytes(b"\0")
+    go()
+    assert results(tmp_path / "run") == before
+    assert sorted(path.name for path in parts.iterdir()) == [".DS_Store", "notes"]
+
+
 def test_a_batch_is_done_as_a_whole(go, tmp_path):
     go()
     before = results(tmp_path / "run")

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from datamodules import Scenes
 from datamodules.dataset import PhotoDataset
@@ -26,9 +29,9 @@ from ovss.tuning.rewards import Points
 from ovss.tuning.sampling import UntriedSampler, setting_of
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import Setting, settings_of
+from ovss.tuning.storage import open_storage
 from ovss.tuning.study import (
     make_pruner,
-    open_storage,
     open_study,
     ranking,
     run_trials,
@@ -228,6 +231,140 @@ def test_silent_trials_of_other_machines_are_given_up(tmp_path, storage):
         trial.set_user_attr("seen", seen)
     run_trials(study, objective, 1000)
     assert [trial.state for trial in study.trials[:2]] == [TrialState.FAIL, TrialState.RUNNING]
+
+
+# ---- what may be wrong with a study -------------------------------------------------------------
+
+STARTER = """
+import sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_tuning_study import study_in
+
+sys.stdin.readline()
+study_in(Path(sys.argv[1]))
+"""
+
+
+def test_processes_begin_a_new_study_at_once(tmp_path):
+    command = [sys.executable, "-c", STARTER, str(tmp_path)]
+    starters = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for starter in starters:
+        starter.stdin.write("\n")
+        starter.stdin.flush()
+    for starter in starters:
+        _, errors = starter.communicate(timeout=120)
+        assert starter.returncode == 0, errors
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: alembic_version.version_num",
+        "(sqlite3.OperationalError) table studies already exists",
+        "(sqlite3.OperationalError) database is locked",
+    ],
+)
+def test_tables_that_another_process_makes_are_waited_for(tmp_path, monkeypatch, message):
+    attempts = []
+
+    def racing(url, **kwargs):
+        attempts.append(url)
+        if len(attempts) < 3:
+            raise SQLAlchemyError(message)
+        return RDBStorage(url, **kwargs)
+
+    monkeypatch.setattr("ovss.tuning.storage.RDBStorage", racing)
+    assert isinstance(open_storage(None, tmp_path), RDBStorage)
+    assert len(attempts) == 3
+    monkeypatch.setattr("ovss.tuning.storage._MAKING_TABLES", -1.0)
+    attempts.clear()
+    with pytest.raises(ValueError, match=r"study\.storage"):
+        open_storage(None, tmp_path)
+    assert len(attempts) == 1
+
+
+@pytest.mark.parametrize("half", [b'{"op_code":5,"work', b'{"op_code":5}', b"\xff\0"])
+def test_half_a_line_at_the_end_of_a_journal_is_taken_off(tmp_path, caplog, half):
+    journal = tmp_path / "journal.log"
+    study = study_in(tmp_path, storage=str(journal))
+    run_trials(study, objective, 5)
+    tried = settings_in(study)
+    with journal.open("ab") as file:
+        file.write(half)
+    study = study_in(tmp_path, storage=str(journal))
+    assert settings_in(study) == tried
+    run_trials(study, objective, 8)
+    with journal.open("ab") as file:  # another process is killed while this one is at work
+        file.write(half)
+    run_trials(study, objective, 10)
+    assert caplog.text.count(f"half a line off the end of {journal}") == 2
+    again = settings_in(study_in(tmp_path, storage=str(journal)))
+    assert again[:5] == tried
+    assert len(set(again)) == 10
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a journal\nat all\n", b"{}\n", b"[]\n", b"\xff\n\n", b'{"op_code":99}\n']
+)
+def test_a_journal_that_is_none_is_named(tmp_path, content):
+    journal = tmp_path / "journal.log"
+    journal.write_bytes(content)
+    with pytest.raises(ValueError, match=r"journal\.log is damaged.*--study\.storage"):
+        study_in(tmp_path, storage=str(journal))
+    assert journal.read_bytes() == content
+
+
+def edit(database, statement, *values):
+    connection = sqlite3.connect(database)
+    with connection:
+        assert connection.execute(statement, values).rowcount
+    connection.close()
+
+
+@pytest.mark.parametrize("known", ["null", "7", '"text"', "{", ""])
+def test_a_study_whose_facts_were_edited_says_what_to_do(tmp_path, known):
+    run_trials(study_in(tmp_path), objective, 3)
+    edit(tmp_path / "study.db", "UPDATE study_user_attributes SET value_json = ?", known)
+    with pytest.raises(ValueError, match=r"'tune' .*edited.*--study\.name"):
+        study_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'points'",
+        "UPDATE trial_user_attributes SET value_json = '{\"won\": 1}' WHERE key = 'points'",
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'points'",
+        "UPDATE trial_user_attributes SET value_json = replace(value_json, '100', '\"x\"') "
+        "WHERE key = 'points'",
+        "DELETE FROM trial_user_attributes WHERE key = 'points'",
+        "DELETE FROM trial_params WHERE param_name = 'rounds'",
+        "UPDATE trial_params SET param_value = 99 WHERE param_name = 'rounds'",
+        "UPDATE trial_params SET distribution_json = '{}'",
+        "DROP TABLE trial_params",
+    ],
+)
+def test_a_study_whose_trials_were_edited_says_what_to_do(tmp_path, statement):
+    run_trials(study_in(tmp_path), objective, 3)
+    edit(tmp_path / "study.db", statement)
+    with pytest.raises(ValueError, match=r"'tune' .*edited.*--study\.name"):
+        run_trials(study_in(tmp_path), objective, 4)
+
+
+def test_trials_with_edited_signs_of_life_are_given_up_in_time(tmp_path):
+    study = study_in(tmp_path, "grid", storage=MEMORY)
+    for process in (f"{os.uname().nodename}:none", 7, None):
+        trial = study.ask(fixed_distributions=study.sampler.space)
+        trial.set_user_attr("process", process)
+        trial.set_user_attr("seen", "never")
+    run_trials(study, objective, 10)
+    assert [trial.state for trial in study.trials[:3]] == [TrialState.RUNNING] * 3
 
 
 # ---- stopping hopeless trials -------------------------------------------------------------------

@@ -40,6 +40,14 @@ def items(root, **kwargs):
     return data.dataset
 
 
+@pytest.mark.parametrize("name", ["..", "../a", "/etc/a", "x/../a", "..\\a", "."])
+def test_a_list_that_leads_out_of_the_folder_is_refused(devkit, name):
+    listing = devkit / "ImageSets" / "Segmentation" / "val.txt"
+    listing.write_text(f"c\n\n{name}\nb\n")
+    with pytest.raises(ValueError, match=r"val\.txt, but got .* in line 3; take it out"):
+        items(devkit)
+
+
 @pytest.mark.parametrize("up", [0, 1, 2])
 def test_any_of_the_three_roots(devkit, up):
     root = [devkit, devkit.parent, devkit.parent.parent][up]

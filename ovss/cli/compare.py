@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ovss.cli.config_file import load_yaml
+
 if TYPE_CHECKING:
     from ovss.report.gallery import Photos
     from ovss.runs.run import Run
@@ -55,7 +57,7 @@ def open_photos(run: Run) -> Photos | None:
 
     try:
         check_regular(run.layout.config)
-        section = yaml.safe_load(run.layout.config.read_text(encoding="utf-8"))["data"]
+        section = load_yaml(run.layout.config.read_text(encoding="utf-8"))["data"]
         package, _, name = section["class_path"].rpartition(".")
         arguments = section.get("init_args") or {}
         if package != "datamodules" or name not in datamodules.__all__:

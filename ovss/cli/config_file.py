@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from yaml.error import MarkedYAMLError
 
 from ovss.utils.errors import ConfigurationError
+
+MOST_VALUES = 100_000
+"""In a configuration, aliases written out. The largest that is shipped has some hundred."""
 
 DEFAULT_MODEL = "ovss.PnPOVSS"
 """The class of a `model` section that names none, nor does one before it."""
@@ -60,7 +64,7 @@ def read_config(config: str) -> dict[str, Any]:
     """
     try:
         own = config.lstrip()[:1] == "{" or ": " in config
-        content = yaml.safe_load(config if own else Path(config).read_text(encoding="utf-8"))
+        content = load_yaml(config if own else Path(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"Expected a configuration at {config}, but got no file that can be read "
@@ -80,6 +84,58 @@ def read_config(config: str) -> dict[str, Any]:
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
         model |= model.pop("init_args")
     return content
+
+
+def load_yaml(text: str) -> Any:
+    """What a text in YAML says, of plain types.
+
+    Raises:
+        yaml.YAMLError: no YAML, a repeated key, a value within itself, or aliases that stand for
+            more than `MOST_VALUES`; with the line.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_values(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
+    except ValueError as error:  # a date without such a day, an integer of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """How many values a node stands for with aliases written out; 0 marks those under way."""
+    if id(node) not in counts:
+        counts[id(node)] = 0
+        count = 1
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if key.value in lines:
+                    raise MarkedYAMLError(
+                        None,
+                        None,
+                        f"`{key.value}` stands here again, after line {lines[key.value]}",
+                        key.start_mark,
+                    )
+                lines[key.value] = key.start_mark.line + 1
+            count += sum(_count_values(each, counts) for pair in node.value for each in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            count += sum(_count_values(each, counts) for each in node.value)
+        if count > MOST_VALUES:
+            problem = f"aliases make this more than {MOST_VALUES:,} values"
+            raise MarkedYAMLError(None, None, problem, node.start_mark)
+        counts[id(node)] = count
+    if not counts[id(node)]:
+        raise MarkedYAMLError(None, None, "this is within itself", node.start_mark)
+    return counts[id(node)]
 
 
 def drop_replaced(earlier: dict[str, Any], later: Mapping[str, Any]) -> None:

@@ -224,8 +224,25 @@ class EvaluationCLI(LightningCLI):
         if check is not None:
             check()
 
+    def _check_trainer(self) -> None:
+        """Refuse what the Trainer takes, or ends with a stack trace for, and cannot work here."""
+        precision, devices = (
+            self._get(self.config, f"trainer.{n}") for n in ("precision", "devices")
+        )
+        if str(precision) in ("64", "64-true", "16-true", "bf16-true"):
+            raise ConfigurationError(
+                f"Expected `trainer.precision` to be 32-true, bf16-mixed or 16-mixed, but got "
+                f"{precision}: maps and CRF are computed in float32."
+            )
+        if str(devices).removeprefix("-").isdecimal() and int(devices) < -1:
+            raise ConfigurationError(
+                f"Expected `trainer.devices` to be auto, -1 for all GPUs, or a number of devices, "
+                f"but got {devices}."
+            )
+
     def instantiate_classes(self) -> None:
         """As Lightning does; a setting that is refused is a mistake in the configuration."""
+        self._check_trainer()
         self._check_data()
         try:
             with configuration_at_fault():
@@ -233,7 +250,10 @@ class EvaluationCLI(LightningCLI):
                 arguments = vars(self.model)
                 del arguments["class_path"]
                 self.model = self._shell(**arguments)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, TypeError) as error:
+            # Lightning's word for a number of CPU devices that cannot be.
+            if isinstance(error, TypeError) and not str(error).startswith("`devices`"):
+                raise
             raise ConfigurationError(str(error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.proposals.base import Proposal, Proposer
+from ovss.utils.text import counted
 from ovss.vlm.base import VLM
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ class CachedProposer(Proposer):
     """Asks another proposer once a photo and keeps its answers in a folder.
 
     An answer is taken again only for the same pixels of the same photo, proposer settings, class
-    names and VLM weights. Every process appends to a file of its own and reads those of all.
+    names and VLM weights, and only if its line is as it was written: others are asked for anew.
+    Every process appends to a file of its own and reads those of all.
 
     Args:
         proposer: whom to ask.
@@ -41,7 +43,7 @@ class CachedProposer(Proposer):
         """See `Proposer`."""
         if self._known is None or self._known[0] is not vlm or self._known[1] != benchmark:
             stem = self._stem(benchmark, vlm)
-            self._known = (vlm, benchmark, stem, _read(self.folder, stem))
+            self._known = (vlm, benchmark, stem, _read(self.folder, stem, benchmark))
         stem, known = self._known[2:]
         keys = [
             (photo, _checksum(pixels))
@@ -82,28 +84,56 @@ class CachedProposer(Proposer):
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [
-            json.dumps({"id": photo, "pixels": pixels, "labels": p.labels, "scores": p.scores})
-            for (photo, pixels), p in fresh.items()
-        ]
+        lines = [_line(photo, pixels, proposal) for (photo, pixels), proposal in fresh.items()]
         with (self.folder / f"{stem}.rank{rank}.jsonl").open("a", encoding="utf-8") as file:
             # A run that was killed may have left half a line: the leading break ends it.
             file.write("\n" + "\n".join(lines) + "\n")
 
 
-def _read(folder: Path, stem: str) -> dict[tuple[str, int], Proposal]:
+def _line(photo: str, pixels: int, proposal: Proposal) -> str:
+    entry = {"id": photo, "pixels": pixels, "labels": proposal.labels, "scores": proposal.scores}
+    return json.dumps({**entry, "crc": _checksum_of_entry(entry)})
+
+
+def _checksum_of_entry(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _read(folder: Path, stem: str, benchmark: Benchmark) -> dict[tuple[str, int], Proposal]:
     known: dict[tuple[str, int], Proposal] = {}
     for path in sorted(folder.glob(f"{stem}.rank*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line:
-                continue
-            try:
-                entry = json.loads(line)
-                proposal = Proposal(tuple(entry["labels"]), tuple(entry["scores"]))
-                known[entry["id"], entry["pixels"]] = proposal
-            except (ValueError, KeyError, TypeError):
-                logger.warning("Left out an incomplete line of %s.", path)
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        entries = [entry for line in lines if (entry := _entry(line, benchmark)) is not None]
+        known.update(entries)
+        if bad := len(lines) - len(entries):
+            logger.warning(
+                "%s of %s cannot be trusted, as cut short, damaged or of an older version; these "
+                "photos are asked about anew.",
+                counted(bad, "line"),
+                path,
+            )
     return known
+
+
+def _entry(line: bytes, benchmark: Benchmark) -> tuple[tuple[str, int], Proposal] | None:
+    """An answer with what it is to; None where the line is not as it was written."""
+    try:
+        entry = json.loads(line.decode("utf-8"))
+        checksum = entry.pop("crc")
+        photo, pixels, labels, scores = (entry[k] for k in ("id", "pixels", "labels", "scores"))
+        # The checksum tells damage, the rest what other hands have written.
+        good = (
+            checksum == _checksum_of_entry(entry)
+            and isinstance(photo, str)
+            and type(pixels) is int
+            and all(type(label) is int and label in benchmark.searchable for label in labels)
+            and labels == sorted(set(labels))
+            and len(labels) == len(scores)
+            and all(type(score) in (int, float) and 0 <= score <= 1 for score in scores)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return ((photo, pixels), Proposal(tuple(labels), tuple(scores))) if good else None
 
 
 def _checksum(tensor: Tensor) -> int:

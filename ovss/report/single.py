@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from ovss.runs.fingerprint import flat
 from ovss.runs.run import Run
 from ovss.utils.files import write_atomically
 from ovss.utils.text import percent
+
+log = logging.getLogger(__name__)
 
 _SHOWN_IN_MATRIX = 21
 _STAGES = {
@@ -102,22 +106,31 @@ def _photos(run: Run, dataset: Photos) -> dict[str, list[Figure]]:
 
 
 def _time(path: Path) -> dict[str, Any] | None:
-    """`timing.json` as facts and as bars of the stages; None without the file."""
+    """`timing.json` as facts and as bars of the stages; None without a whole file."""
     if not path.is_file():
         return None
-    timing = json.loads(path.read_text(encoding="utf-8"))
-    stages = dict(timing["stages"])
-    whole = max(float(timing["seconds"]), 1e-9)
+    try:
+        timing = json.loads(path.read_text(encoding="utf-8"))
+        seconds, rate = float(timing["seconds"]), float(timing["photos_per_second"])
+        stages = {str(name): float(spent) for name, spent in timing["stages"].items()}
+        processes = int(timing.get("processes", 1))
+        if not all(map(math.isfinite, (seconds, rate, *stages.values()))):
+            raise ValueError("a time is not finite")
+    # The time is the least of a report: whatever is wrong with it, the scores are shown.
+    except Exception as error:
+        log.warning("The report says nothing of time: %s is damaged (%s).", path, error)
+        return None
+    whole = max(seconds, 1e-9)
     rest = whole - sum(spent for name, spent in stages.items() if "/" not in name)
     # A stage within another one counts in both: here each second is shown once.
-    for name, spent in timing["stages"].items():
+    for name, spent in list(stages.items()):
         outer = name.rpartition("/")[0]
         if outer in stages:
             stages[outer] -= spent
     stages["everything else"] = max(0.0, rest)
-    facts = [("seconds", f"{whole:.1f}"), ("photos a second", f"{timing['photos_per_second']:.2f}")]
-    if timing.get("processes", 1) > 1:
-        facts.append(("processes", timing["processes"]))
+    facts = [("seconds", f"{whole:.1f}"), ("photos a second", f"{rate:.2f}")]
+    if processes > 1:
+        facts.append(("processes", str(processes)))
     ordered = {name: stages[name] for name in (*_STAGES, *stages) if name in stages}
     bars = [(_STAGES.get(n, n), spent / whole, f"{spent:.1f} s") for n, spent in ordered.items()]
     return {"facts": facts, "stages": bars}

@@ -6,10 +6,12 @@ import io
 import json
 import logging
 import os
+import shutil
 import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -251,9 +253,13 @@ class RunFiles:
     # ---- a line a photo ------------------------------------------------------------------------
 
     def clear_parts(self) -> None:
-        """Forget the parts of a run that did not come to its end."""
-        for path in self.layout.parts.glob("*.jsonl*"):
-            path.unlink(missing_ok=True)
+        """Forget the parts of a run that did not come to its end, and what stands in their way."""
+        parts = self.layout.parts
+        for path in parts.glob("*.jsonl*") if parts.is_dir() else [parts]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def merge_parts(self, world_size: int, order: Sequence[str] | None) -> None:
         """Write `photos.jsonl` from the parts of all processes.
@@ -270,7 +276,8 @@ class RunFiles:
         names = sorted(lines) if order is None else [name for name in order if name in lines]
         write_atomically(self.layout.photos, "".join(lines[n] + "\n" for n in names))
         self.clear_parts()
-        self.layout.parts.rmdir()
+        with suppress(OSError):  # a file manager's or NFS's own files may be there
+            self.layout.parts.rmdir()
 
 
 _holders: weakref.WeakSet[RunFiles] = weakref.WeakSet()

@@ -7,14 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,42 +33,11 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _CHOOSING = 30.0
 """Seconds after which a trial without a setting belongs to a process that died."""
 
-
 _SILENT = 1800.0
 """Seconds without a finished part of the photos after which a trial counts as cut off; processes of
 this machine are asked for. Optuna's own heartbeats will not do: only databases have them, only
 `Study.optimize` keeps them up (`ask` warns of it), and a trial that was cut off before its first
 one counts as under way for ever."""
-
-
-def open_storage(storage: str | None, folder: Path) -> BaseStorage:
-    """Where trials are kept.
-
-    Args:
-        storage: an Optuna URL such as `postgresql://...`, or the path of a journal file (for file
-            systems shared by a cluster, where SQLite's locks do not work); default: SQLite in
-            `folder`.
-        folder: the run's.
-
-    Raises:
-        ValueError: it cannot be opened, or the package for such a database is missing.
-    """
-    if storage is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder / 'study.db'}"
-    try:
-        if "://" not in storage:
-            path = Path(storage)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(path)))
-        # SQLite lets one process write at a time; the others wait instead of failing.
-        waiting = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-        return RDBStorage(storage, engine_kwargs=waiting)
-    except (ImportError, OSError, SQLAlchemyError, StorageInternalError) as error:
-        raise ValueError(
-            f"Expected `study.storage` to be a database or a journal file that can be opened, but "
-            f"{storage} cannot: {str(error).splitlines()[0]}"
-        ) from error
 
 
 def make_pruner(reduction: int) -> BasePruner:
@@ -104,17 +71,17 @@ def open_study(
         facts: what the reward depends on, JSON-ready; kept with the study.
 
     Raises:
-        ValueError: the study was made with other facts, so its rewards cannot be compared.
+        ValueError: the study was made with other facts, so its rewards cannot be compared; or it
+            was changed by other hands.
     """
-    study = optuna.create_study(
-        storage=storage,
-        sampler=sampler,
-        pruner=pruner,
-        study_name=name,
-        direction="maximize",
-        load_if_exists=True,
-    )
-    known = study.user_attrs.get("facts")
+    try:
+        study, known = _load(storage, name, sampler, pruner)
+    except (ValueError, LookupError, TypeError, SQLAlchemyError, StorageInternalError) as error:
+        raise ValueError(
+            f"Expected the study {name!r} to be as `tune` left it, but it is damaged or was edited "
+            f"({error}). Put a copy of it back, give another --study.name or run folder, or delete "
+            "the study."
+        ) from error
     if known is None:
         study.set_user_attr("facts", facts)
     elif known != facts:
@@ -124,6 +91,39 @@ def open_study(
             "delete the study."
         )
     return study
+
+
+def _load(
+    storage: BaseStorage, name: str, sampler: UntriedSampler, pruner: BasePruner
+) -> tuple[Study, dict[str, Any] | None]:
+    """A study, checked trial by trial, and its facts; None where it is new."""
+    study = optuna.create_study(
+        storage=storage,
+        sampler=sampler,
+        pruner=pruner,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    trials = study.get_trials(deepcopy=False)
+    known = study.user_attrs.get("facts")  # after the trials: other processes set them before one
+    if not isinstance(known, dict) and (known is not None or trials):
+        raise ValueError(f"`facts` is {known!r}")
+    for trial in trials:
+        if trial.state in DONE and setting_of(trial) is None:
+            raise ValueError(f"trial {trial.number} has no setting")
+        points = trial.user_attrs.get("points")
+        if trial.state == TrialState.COMPLETE and not _are_points(points):
+            raise ValueError(f"`points` of trial {trial.number} is {points!r}")
+    return study, known
+
+
+def _are_points(data: Any) -> bool:
+    return (
+        isinstance(data, dict)
+        and set(data) == set(Points._fields)
+        and all(isinstance(value, (int, float)) for value in data.values())
+    )
 
 
 def run_trials(
@@ -261,8 +261,10 @@ def _give_up_dead(study: Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, pid = str(trial.user_attrs.get("process", "")).rpartition(":")
         started = trial.datetime_start
-        seen = trial.user_attrs.get("seen", 0.0 if started is None else started.timestamp())
-        dead = host == socket.gethostname() and not _alive(int(pid))
+        seen = trial.user_attrs.get("seen")
+        if not isinstance(seen, (int, float)):  # none yet, or edited
+            seen = 0.0 if started is None else started.timestamp()
+        dead = host == socket.gethostname() and pid.isdecimal() and not _alive(int(pid))
         if dead or time.time() - seen > _SILENT:
             log.info("trial %d was cut off; its setting may be tried again", trial.number)
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -26,12 +26,12 @@ from ovss.tuning.rewards import Reward, make_scorer
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace, Setting
+from ovss.tuning.storage import open_storage
 from ovss.tuning.study import (
     DONE,
     leave_if_asked,
     make_objective,
     make_pruner,
-    open_storage,
     open_study,
     ranking,
     run_trials,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,11 +109,17 @@ def load_checkpoint(
             f"Expected {expected}, but could not read the configuration of {name!r}"
             f"{f' at revision {revision}' if revision else ''}: {error}{remedy}"
         ) from error
+    except Exception as error:  # transformers' own checks of types are no `ValueError`
+        raise ValueError(
+            f"Expected {name!r} to have a whole config.json, but transformers refuses it: "
+            f"{' '.join(str(error).split())}"
+        ) from error
     if config.model_type not in architectures:
         raise ValueError(
             f"Expected a {' or '.join(map(repr, architectures))} checkpoint for {classes}, but "
             f"{name!r} is of type {config.model_type!r}."
         )
+    _check_numbers(config.to_dict(), name)
     architecture = architectures[config.model_type]
     try:
         model, info = architecture.from_pretrained(
@@ -126,6 +133,11 @@ def load_checkpoint(
     except OSError as error:
         raise FileNotFoundError(
             f"Expected {expected}, but could not load the weights of {name!r}: {error}{remedy}"
+        ) from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected config.json of {name!r} to describe a {architecture.__name__}, but none can "
+            f"be built from it: {error}"
         ) from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(
@@ -157,6 +169,31 @@ def load_checkpoint(
             f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
         )
     return model.eval().requires_grad_(False), tokenizer
+
+
+_COUNTS = {
+    "encoder_hidden_size", "hidden_size", "image_size", "image_text_hidden_size",
+    "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
+    "patch_size", "projection_dim", "vocab_size",
+}  # fmt: skip
+"""Keys of a `config.json` that are counts; those of real models are far below a million."""
+
+
+def _check_numbers(config: Mapping[str, Any], name: str, section: str = "") -> None:
+    """Refuse numbers with which a model is built wrongly, or not at all."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_numbers(value, name, f"{section}{key}.")
+        elif key in _COUNTS and isinstance(value, int) and not 1 <= value <= 1_000_000:
+            raise ValueError(
+                f"Expected `{section}{key}` in config.json of {name!r} to be in 1..1000000, but "
+                f"got {value}."
+            )
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(
+                f"Expected `{section}{key}` in config.json of {name!r} to be finite, but got "
+                f"{value}."
+            )
 
 
 def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[str, Any]:
