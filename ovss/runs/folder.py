@@ -237,8 +237,16 @@ class RunFiles:
 
     def clear_parts(self) -> None:
         """Forget the parts of a run that did not come to its end."""
-        for path in self.layout.parts.glob("*.jsonl*"):
+        for path in (*self.layout.parts.glob("*.jsonl*"), self.layout.stopped):
             path.unlink(missing_ok=True)
+
+    def note_stop(self, reason: str) -> None:
+        """Tell the other processes of the run that one leaves; the first to say so is heard."""
+        try:
+            with self.layout.stopped.open("x", encoding="utf-8") as file:
+                file.write(reason)
+        except FileExistsError:
+            pass
 
     def merge_parts(self, world_size: int, order: Sequence[str] | None) -> None:
         """Write `photos.jsonl` from the parts of all processes.
