@@ -1,5 +1,6 @@
 """Signals at any moment and to any process, and loaders that cannot deliver: real processes."""
 
+import gc
 import os
 import shutil
 import signal
@@ -196,6 +197,7 @@ def test_full_shared_memory_is_an_error(scenes_root, monkeypatch):
     data.setup()
     with pytest.raises(RuntimeError, match=r"/dev/shm, but it is full\. .*num_workers.*--shm-size"):
         list(data.test_dataloader())
+    gc.collect()  # the error holds on to the loader, and its process to the forker's input
     monkeypatch.undo()
     assert collate([data.dataset[0]]).ids == ["val_00000"]
 
