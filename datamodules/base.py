@@ -173,6 +173,17 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             worker_init_fn=ignore_stop_signal,
         )
 
+    def shared_memory(self) -> int:
+        """Bytes that the batches of this process's loaders take in shared memory, about.
+
+        As if all photos were as large as the first one that is read; two batches a worker.
+        """
+        item = self.dataset[0] if len(self.dataset) else None
+        if not isinstance(item, dict):
+            return 0
+        tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
+        return 2 * self.num_workers * self.batch_size * sum(t.nbytes for t in tensors)
+
     def predict_dataloader(self) -> DataLoader:
         """The same photos as for testing."""
         return self.test_dataloader()

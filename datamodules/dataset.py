@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from datamodules.errors import SharedMemoryError
 from datamodules.masks import Labels, Sample, read_png, to_labels
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.preprocessing import read_photo
@@ -119,7 +120,7 @@ def collate(batch: Sequence[dict[str, Any] | Unreadable]) -> PhotoBatch:
     items = [item for item in batch if not isinstance(item, Unreadable)]
     with_truth = bool(items) and "mask" in items[0]
     pixels = [item["pixel_values"] for item in items]
-    return PhotoBatch(
+    made = PhotoBatch(
         ids=[item["id"] for item in items],
         photos=[item["photo"] for item in items],
         pixel_values=torch.stack(pixels) if pixels else torch.empty(0),
@@ -127,3 +128,21 @@ def collate(batch: Sequence[dict[str, Any] | Unreadable]) -> PhotoBatch:
         masks=[item["mask"] for item in items] if with_truth else None,
         unreadable=[item for item in batch if isinstance(item, Unreadable)],
     )
+    if get_worker_info() is not None:
+        _share(made)
+    return made
+
+
+def _share(batch: PhotoBatch) -> None:
+    """Put a loader process's batch where the run finds it.
+
+    Left to the queue, it happens on a thread that drops what fails: the run waits for ever.
+
+    Raises:
+        SharedMemoryError: it has no room.
+    """
+    try:
+        for tensor in (batch.pixel_values, *batch.photos, *(batch.masks or ())):
+            tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise SharedMemoryError(str(error)) from None

@@ -20,3 +20,7 @@ class DatasetNotFoundError(FileNotFoundError):
         super().__init__(
             f"Expected {name} under {Path(root).absolute()}, with this layout:\n{layout}\n{remedy}"
         )
+
+
+class SharedMemoryError(RuntimeError):
+    """A loader process has no room for a batch in shared memory."""

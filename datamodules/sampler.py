@@ -8,6 +8,10 @@ from typing import Any
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.errors import SharedMemoryError
+from ovss.distributed.signals import WaitEnded, stop
+from ovss.utils.errors import LOADER_REMEDY
+
 
 class UnpaddedSampler(DistributedSampler):
     """Deals whole batches of consecutive photos to the processes in turn; never repeats a photo.
@@ -70,6 +74,10 @@ class PhotoLoader(DataLoader):
 
     Lightning leaves out the hooks of a test whose loader is empty, and with them the sum over
     processes, on which the others would wait for ever.
+
+    A signal ends the wait for a batch, and with it the batches. There is no time limit
+    (DataLoader's `timeout`): a slow disk is no error, and loader processes that died are noticed
+    without one.
     """
 
     def __len__(self) -> int:
@@ -77,7 +85,7 @@ class PhotoLoader(DataLoader):
 
     def __iter__(self) -> Any:
         if super().__len__():
-            return super().__iter__()
+            return _until_signal(super().__iter__())
         if self.batch_sampler is None or self.collate_fn is None:
             raise ValueError(
                 "Expected `batch_size` of a PhotoLoader to be at least 1, but got None; photos "
@@ -87,3 +95,18 @@ class PhotoLoader(DataLoader):
         # 2.6) once it was iterated over.
         iter(self.batch_sampler)
         return iter([self.collate_fn([])])
+
+
+def _until_signal(batches: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            with stop.waiting():
+                batch = next(batches)
+        except (StopIteration, WaitEnded):
+            return
+        except SharedMemoryError:
+            raise RuntimeError(
+                "Expected room for the loader processes' batches in /dev/shm, but it is full. "
+                + LOADER_REMEDY
+            ) from None
+        yield batch

@@ -1,14 +1,21 @@
-"""Whether the model waits for its photos."""
+"""Whether the model waits for its photos, and whether they have room on their way."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ovss.utils.errors import LOADER_REMEDY
+
 log = logging.getLogger(__name__)
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where loader processes put their batches."""
 
 
 class LoaderWatch(Callback):
@@ -31,7 +38,8 @@ class LoaderWatch(Callback):
         self._said = False
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Look for shared memory, start the clock."""
+        _look_for_room(trainer)
         self._ended = time.perf_counter()
         self._began = self._waited = 0.0
         self._seen, self._said = 0, False
@@ -72,3 +80,20 @@ class LoaderWatch(Callback):
     on_predict_epoch_start = on_test_epoch_start
     on_predict_batch_start = on_test_batch_start
     on_predict_batch_end = on_test_batch_end
+
+
+def _look_for_room(trainer: Trainer) -> None:
+    """Warn where shared memory is too small for the batches of a node's loaders."""
+    needs = getattr(getattr(trainer, "datamodule", None), "shared_memory", None)
+    if needs is None or not trainer.is_global_zero or not SHARED_MEMORY.is_dir():
+        return
+    volume = os.statvfs(SHARED_MEMORY)
+    free, needed = volume.f_bavail * volume.f_frsize, needs() * trainer.num_devices
+    if needed > free:
+        log.warning(
+            "The loader processes may need %d MiB in %s, which has %d MiB free. %s",
+            needed >> 20,
+            SHARED_MEMORY,
+            free >> 20,
+            LOADER_REMEDY,
+        )

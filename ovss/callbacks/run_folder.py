@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ovss.benchmark import PhotoBatch, Unreadable
 from ovss.callbacks.photo_writer import PhotoWriter
+from ovss.distributed import watch
 from ovss.distributed.gather import broadcast_text
 from ovss.distributed.launcher import children_of, quiet_code, was_launched
 from ovss.distributed.signals import REQUEUE, Requeue, stop
-from ovss.distributed.watch import Watch
 from ovss.module import Prediction, SegmentationModule
 from ovss.proposals import CachedProposer, Proposal, Proposer
 from ovss.runs.fingerprint import fingerprint_of
@@ -55,7 +55,7 @@ class RunFolder(Callback):
         self._files: RunFiles | None = None
         self._data: Resumable | None = None
         self._share: list[int] = []
-        self._watch: Watch | None = None
+        self._watch: watch.Watch | None = None
         self._writer: PhotoWriter | None = None
         self._uncached: tuple[Segmenter, Proposer] | None = None
 
@@ -70,8 +70,11 @@ class RunFolder(Callback):
                 "Expected an ovss.module.SegmentationModule, such as ovss.PnPOVSS, under "
                 f"RunFolder, but got {type(pl_module).__name__}."
             )
-        # Before Lightning's own handler, which would save a checkpoint and requeue the job itself.
-        stop.listen(lambda: children_of(trainer))
+        # Lightning's handlers would save a checkpoint, requeue the job themselves, and wait for the
+        # other processes wherever these are.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        if stop.starter is None and was_launched(trainer):  # by a program that is not ours
+            stop.starter = os.getppid()
         datamodule = getattr(trainer, "datamodule", None)
         pl_module.take_benchmark(datamodule)
         self._data = datamodule if isinstance(datamodule, Resumable) else None
@@ -112,7 +115,7 @@ class RunFolder(Callback):
         if failure is not None:
             raise failure
         if told.get("refused"):
-            raise Requeue(quiet_code(trainer))  # the first process says why
+            raise Requeue(quiet_code())  # the first process says why
         files.use(told["fingerprint"])
         if not _becomes_visible(files.layout.run):
             raise FileNotFoundError(
@@ -125,9 +128,9 @@ class RunFolder(Callback):
     # ---- during the run ------------------------------------------------------------------------
 
     def _start_run(self, trainer: Trainer, module: SegmentationModule) -> None:
-        stop.listen(lambda: children_of(trainer))  # Lightning's handlers came in between
-        children = children_of(trainer)
-        self._watch = Watch(children, parent=was_launched(trainer))
+        stop.listen(lambda: children_of(trainer))
+        watch.early.close()
+        self._watch = watch.Watch(lambda: children_of(trainer), stop.starter, to_the_end=True)
         self._writer = PhotoWriter(self._run_files, trainer.global_rank, module.benchmark)
         if trainer.is_global_zero and self.done_before:
             log.info(
@@ -185,16 +188,25 @@ class RunFolder(Callback):
             )
             truth = None if mask is None else mask.cpu().numpy()
             self._photo_writer.write(prediction.id, label_map, truth)
-        if stop.received:
-            self._stop_on_signal(trainer)
+        self._look_for_signal(trainer)
 
-    def _stop_on_signal(self, trainer: Trainer) -> None:
-        """End this process because a signal asked for it."""
+    def _look_for_signal(self, trainer: Trainer) -> None:
+        """End this process if it, or another one of the run, got a signal.
+
+        Raises:
+            Requeue: to leave with.
+        """
+        files = self._run_files
+        if stop.received:
+            files.note_stop(f"{stop.received} to process {trainer.global_rank}")
+        elif not files.layout.stopped.exists():
+            return
+        reason = stop.received or files.layout.stopped.read_text("utf-8") or "a signal"
         children = children_of(trainer)
         if self._writer is not None:
             self._writer.wait()
         self._close()  # the others are about to end too, which is no accident
-        deadline = time.monotonic() + _BATCH_TIMEOUT
+        deadline = time.monotonic() + watch.BATCH_TIMEOUT
         for child in children:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
@@ -204,10 +216,10 @@ class RunFolder(Callback):
             log.warning(
                 "Stopped on %s; finished photos are kept in %s. Start the same command again to "
                 "go on.",
-                stop.received,
-                self._run_files.path,
+                reason,
+                files.path,
             )
-        raise Requeue(quiet_code(trainer, REQUEUE))
+        raise Requeue(quiet_code(REQUEUE))
 
     def _wait_for_processes(self, trainer: Trainer) -> None:
         """Wait until all processes have done their share.
@@ -215,16 +227,17 @@ class RunFolder(Callback):
         Waiting on files instead of a collective lets a signal end the wait, and has no time limit
         that a slower process could exceed.
         """
+        self._look_for_signal(trainer)  # one may have ended the wait for the next batch
         self._photo_writer.finish()
         self._writer = None
         files, world = self._run_files, trainer.world_size
         while not all(files.layout.part(rank).exists() for rank in range(world)):
-            if stop.received:
-                self._stop_on_signal(trainer)
+            self._look_for_signal(trainer)
             time.sleep(0.1)
 
     def _write_photos_file(self, trainer: Trainer) -> None:
         trainer.strategy.barrier("ovss_parts_seen")
+        self._stop_watching()  # from here on any process may leave
         if trainer.is_global_zero:
             order = None if self._data is None else self._data.photo_ids
             self._run_files.merge_parts(trainer.world_size, order)
@@ -234,6 +247,10 @@ class RunFolder(Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        watch.early.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -297,10 +314,6 @@ class RunFolder(Callback):
             segmenter, proposer = self._uncached
             segmenter.proposer, self._uncached = proposer, None
         stop.restore()
-
-
-_BATCH_TIMEOUT = 300.0
-"""Seconds for the other processes of a node to finish their batch after a signal."""
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ovss.distributed.signals import REQUEUE, stop
-from ovss.utils.errors import ConfigurationError
+from ovss.distributed.signals import INTERRUPTED, REQUEUE, stop
+from ovss.utils.errors import LOADER_REMEDY, ConfigurationError
 
 LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
 """The flags that say how much to say; without one, notes and warnings."""
@@ -57,7 +57,9 @@ def reporting_errors(args: Sequence[str]) -> Iterator[list[str]]:
             raise
         if stop.received:  # whatever broke then broke because the run was being stopped
             sys.exit(REQUEUE)
-        sys.stderr.write(f"error: {error or type(error).__name__}\n")
+        died = str(error).startswith("DataLoader worker")  # raised wherever the program is then
+        remedy = f" Perhaps memory ran out. {LOADER_REMEDY}" if died else ""
+        sys.stderr.write(f"error: {error or type(error).__name__}{remedy}\n")
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except KeyboardInterrupt:
         _stopped()
@@ -70,7 +72,7 @@ def reporting_errors(args: Sequence[str]) -> Iterator[list[str]]:
 
 def _stopped() -> NoReturn:
     sys.stderr.write("stopped; start the same command again to go on\n")
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 
 def silence_libraries() -> None:

@@ -31,6 +31,8 @@ from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_confi
 from ovss.cli.parser import Parser
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS
+from ovss.distributed.launcher import children_of
+from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
@@ -57,6 +59,11 @@ DEFAULT_VLM = {
 
 class EvaluationTrainer(Trainer):
     """Lightning's Trainer with the commands that it lacks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's, and processes that it will start are watched from their start on."""
+        super().__init__(*args, **kwargs)
+        watch_early(lambda: children_of(self))
 
     def segment(
         self,

@@ -9,6 +9,8 @@ from importlib import import_module
 
 from ovss._version import __version__
 from ovss.cli.help import COMMANDS, HELP
+from ovss.distributed import watch
+from ovss.distributed.signals import stop
 from ovss.utils.errors import ConfigurationError
 
 QUICK = ("compare", "configs", "prepare")
@@ -19,9 +21,23 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        args: the command line without the program's name; default: `sys.argv`.
+        args: the command line without the program's name; default: `sys.argv`, of a process that
+            is there for this command only.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    # Before torch and the model are loaded, which takes seconds to minutes.
+    stop.begin(own_process=args is None)
+    watch.watch_early()
+    if args is None:
+        _run(sys.argv[1:])
+        return
+    try:
+        _run(list(args))
+    finally:
+        stop.end()
+        watch.early.close()
+
+
+def _run(args: list[str]) -> None:
     # Importing Lightning takes seconds: what needs no model is answered without it.
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(HELP)

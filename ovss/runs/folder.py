@@ -254,12 +254,20 @@ class RunFiles:
 
     def clear_parts(self) -> None:
         """Forget the parts of a run that did not come to its end, and what stands in their way."""
-        parts = self.layout.parts
-        for path in parts.glob("*.jsonl*") if parts.is_dir() else [parts]:
+        parts, stopped = self.layout.parts, self.layout.stopped
+        for path in [*parts.glob("*.jsonl*"), stopped] if parts.is_dir() else [parts, stopped]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def note_stop(self, reason: str) -> None:
+        """Tell the other processes of the run that one leaves; the first to say so is heard."""
+        try:
+            with self.layout.stopped.open("x", encoding="utf-8") as file:
+                file.write(reason)
+        except FileExistsError:
+            pass
 
     def merge_parts(self, world_size: int, order: Sequence[str] | None) -> None:
         """Write `photos.jsonl` from the parts of all processes.

@@ -37,6 +37,11 @@ class RunLayout:
         return self.folder / ".lock"
 
     @property
+    def stopped(self) -> Path:
+        """Which process of the run at work got which signal; there only once one did."""
+        return self.folder / ".stopped"
+
+    @property
     def labels(self) -> Path:
         """Folder of the label maps."""
         return self.folder / "labels"

@@ -27,3 +27,11 @@ def configuration_at_fault() -> Iterator[None]:
         if isinstance(reason, OSError):
             raise reason from None
         raise ConfigurationError(str(reason or error)) from error
+
+
+LOADER_REMEDY = (
+    "Lower `data.init_args.num_workers` (0 needs no shared memory) or `data.init_args.batch_size`, "
+    "or give a container more shared memory, as in `docker run --shm-size=2g`; Docker's default is "
+    "64 MB."
+)
+"""What to do where loader processes cannot deliver."""
