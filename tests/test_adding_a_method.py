@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
+from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
+from ovss.callbacks import RunFolder
 from ovss.cli.main import main
+from ovss.proposals import Proposal, Proposer
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +51,31 @@ def test_proposals_that_ask_a_model_need_one(stripes):
     batch = PhotoBatch(["a"], [torch.zeros(3, 2, 6, dtype=torch.uint8)], torch.zeros(1, 3, 16, 16))
     with pytest.raises(ValueError, match="`proposals: itm`, but stripes has none"):
         segmenter.propose(batch, benchmark)
+
+
+class Costly(Proposer):
+    """Asks a model of its own, as CLIP's proposer does."""
+
+    name, costly, asked = "costly", True, 0
+
+    def __call__(self, batch, benchmark, vlm):
+        self.asked += len(batch.ids)
+        return [Proposal((1,), (1.0,)) for _ in batch.ids]
+
+
+def test_costly_proposals_are_kept_without_a_vlm(stripes, scenes_root, tmp_path):
+    proposer = Costly()
+    for run in ("one/run", "one/again", "two/run"):
+        trainer = Trainer(
+            logger=False,
+            accelerator="cpu",
+            callbacks=[RunFolder(tmp_path / run)],
+            enable_progress_bar=False,
+        )
+        module = stripes.StripesModule(proposer)
+        trainer.test(module, datamodule=Scenes(scenes_root, limit=2, num_workers=0), verbose=False)
+        assert module.segmenter.proposer is proposer  # the next run keeps its own elsewhere
+    assert proposer.asked == 4  # once beside each folder
 
 
 def test_segment_and_tune_are_for_pnp_ovss(stripes, tmp_path, capsys):

@@ -72,6 +72,27 @@ def few(tmp_path, scenes_root, tiny_blip_path):
     ]
 
 
+def test_a_class_that_an_option_names_leaves_nothing_of_the_one_before(shown):
+    tower = "ovss.vlm.BridgeTowerITM.from_pretrained"
+    option = f"--model.vlm.class_path={tower}"
+    name = "--model.vlm.init_args.name_or_path=tower"
+    for config in ("voc21", "demo"):
+        vlm = shown(config, option, name)["model"]["vlm"]
+        assert vlm["class_path"] == tower
+        assert vlm["init_args"].get("name_or_path") == "tower"
+        assert vlm["init_args"].get("image_size") is None
+    louder = shown("demo", f"--model.class_path={LOUDER}", option, name)["model"]
+    assert (louder["class_path"], louder["layer"]) == (LOUDER, 4)
+
+
+def test_dotted_names_are_sections(shown, tmp_path):
+    folder = tmp_path / "a: b"  # in the name of a file, no YAML
+    folder.mkdir()
+    (folder / "flat.yaml").write_text(f"model.class_path: {LOUDER}\nmodel.loudness: 3\n")
+    model = shown("demo", f"--config={folder / 'flat.yaml'}")["model"]
+    assert (model["class_path"], model["loudness"], model["layer"]) == (LOUDER, 3, 4)
+
+
 @pytest.mark.parametrize("benchmark", ["voc21", "ade150", "folder"])
 def test_the_default_model_is_the_papers(benchmark, shown):
     model = shown(benchmark)["model"]

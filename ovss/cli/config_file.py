@@ -44,6 +44,10 @@ def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
     parser.add_argument("-c", "--config", action="append", default=[])
     options, rest = parser.parse_known_args(args)
     configs = [Config(name, read_config(name)) for name in options.config]
+    # A class that an option names takes the place of a section's as one in a file does.
+    classes = {name: value for name, value in _options(rest) if name.endswith("class_path")}
+    if classes:
+        configs.append(Config("the command line", nested(classes)))
     chosen = DEFAULT_MODEL
     for config in configs:
         if isinstance(config.content.get("model"), dict):
@@ -63,7 +67,7 @@ def read_config(config: str) -> dict[str, Any]:
         ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
-        own = config.lstrip()[:1] == "{" or ": " in config
+        own = config.lstrip()[:1] == "{" or (": " in config and not Path(config).is_file())
         content = load_yaml(config if own else Path(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
@@ -77,6 +81,7 @@ def read_config(config: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"Expected {config} to have sections such as `model:` and `data:`, but got {got}."
         )
+    content = nested(content)
     # The command line has an option for each argument of the model's class (`--model.layer`), so
     # they stand beside `class_path` in its parser; a file may have them in `init_args`, too, as
     # every other class has.
@@ -136,6 +141,34 @@ def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
     if not counts[id(node)]:
         raise MarkedYAMLError(None, None, "this is within itself", node.start_mark)
     return counts[id(node)]
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with dotted names as sections.
+
+    Example:
+        >>> nested({"model.layer": 3, "model": {"dropout.rounds": 2}})
+        {'model': {'layer': 3, 'dropout': {'rounds': 2}}}
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        value = nested(value) if isinstance(value, dict) else value
+        first, _, rest = str(name).partition(".")
+        if rest:
+            value = nested({rest: value})
+        if isinstance(value, dict) and isinstance(found.get(first), dict):
+            found[first] = {**found[first], **value}
+        else:
+            found[first] = value
+    return found
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line with their values."""
+    for arg, following in itertools.pairwise([*args, ""]):
+        name, equals, value = arg.partition("=")
+        if name.startswith("--"):
+            yield name[2:], value if equals else following
 
 
 def drop_replaced(earlier: dict[str, Any], later: Mapping[str, Any]) -> None:

@@ -39,8 +39,14 @@ class Proposer(ABC):
     needs_vlm: bool = False
 
     @abstractmethod
-    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
-        """Propose classes for each photo of the batch; a proposal may be empty."""
+    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: Any) -> list[Proposal]:
+        """Propose classes for each photo of the batch; a proposal may be empty.
+
+        Args:
+            batch: the photos.
+            benchmark: the classes.
+            vlm: the segmenting `VLM`; None where the method has none (see `needs_vlm`).
+        """
 
     def settings(self) -> dict[str, Any]:
         """What, beside the photos, classes and VLM, the proposals depend on; for reports."""

@@ -37,9 +37,11 @@ class CachedProposer(Proposer):
         self.name = proposer.name
         self.costly = proposer.costly
         self.folder = Path(folder)
-        self._known: tuple[VLM, Benchmark, str, dict[tuple[str, int], Proposal]] | None = None
+        self._known: tuple[VLM | None, Benchmark, str, dict[tuple[str, int], Proposal]] | None = (
+            None
+        )
 
-    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> list[Proposal]:
+    def __call__(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM | None) -> list[Proposal]:
         """See `Proposer`."""
         if self._known is None or self._known[0] is not vlm or self._known[1] != benchmark:
             stem = self._stem(benchmark, vlm)
@@ -66,17 +68,17 @@ class CachedProposer(Proposer):
         """See `Proposer.settings`."""
         return self.proposer.settings()
 
-    def _stem(self, benchmark: Benchmark, vlm: VLM) -> str:
+    def _stem(self, benchmark: Benchmark, vlm: VLM | None) -> str:
         """File name without rank: the proposer and a fingerprint of what its answers depend on."""
-        dependencies = {
+        dependencies: dict[str, Any] = {
             "settings": self.proposer.settings(),
             "prompts": benchmark.prompts,
             "classes": benchmark.classes,
-            "vlm": vlm.name,
-            "image_size": vlm.image_size,
-            # The name alone would not notice that a local checkpoint was trained on.
-            "weights": [_checksum(p) for p in vlm.parameters() if p.dim() == 1],
         }
+        if vlm is not None:
+            # The name alone would not notice that a local checkpoint was trained on.
+            weights = [_checksum(p) for p in vlm.parameters() if p.dim() == 1]
+            dependencies |= {"vlm": vlm.name, "image_size": vlm.image_size, "weights": weights}
         digest = hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 
