@@ -88,7 +88,7 @@ def read_run(folder: str | Path) -> Run:
         ValueError: a file that cannot be read, or a folder of another format.
     """
     layout = RunLayout(Path(folder))
-    for path in (layout.run, layout.scores, layout.photos):
+    for path in (layout.scores, layout.photos, layout.run):
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected a finished run with {path.name} in {folder}, but there is none; give "
