@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ovss.utils.files import check_no_link, open_in_place, write_atomically
+from ovss.utils.files import check_no_link, check_regular, open_in_place, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,8 @@ def _transfer(
 ) -> int | None:
     """Append what is missing; the size of the whole file, None where the server does not say."""
     name, version = part.name.removesuffix(".part"), _version_file(part)
+    if part.exists():
+        check_regular(part)
     known = version.read_text(encoding="latin-1") if version.is_file() else ""
     if part.exists() and not (known or digest):
         part.unlink()  # nothing would tell the rest of another file

@@ -184,7 +184,9 @@ def _check_numbers(config: Mapping[str, Any], name: str, section: str = "") -> N
     for key, value in config.items():
         if isinstance(value, dict):
             _check_numbers(value, name, f"{section}{key}.")
-        elif key in _COUNTS and isinstance(value, int) and not 1 <= value <= 1_000_000:
+        elif key in _COUNTS and (
+            isinstance(value, list) or (isinstance(value, int) and not 1 <= value <= 1_000_000)
+        ):
             raise ValueError(
                 f"Expected `{section}{key}` in config.json of {name!r} to be in 1..1000000, but "
                 f"got {value}."
