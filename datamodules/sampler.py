@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 
 from datamodules.errors import SharedMemoryError
-from ovss.distributed.signals import WaitEnded, stop
 from ovss.utils.errors import LOADER_REMEDY
+from ovss.utils.signals import WaitEnded, stop
 
 
 class UnpaddedSampler(DistributedSampler):

@@ -22,7 +22,6 @@ import datamodules.dataset
 from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import ResultsWriter, RunFolder
-from ovss.distributed.signals import REQUEUE
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo
@@ -30,6 +29,7 @@ from ovss.runs.folder import LabelMap, RunFiles
 from ovss.runs.layout import RunLayout
 from ovss.runs.photos import photo_line, read_photos
 from ovss.salience import SalienceDropout
+from ovss.utils.signals import REQUEUE
 
 ROOT = Path(__file__).parents[1]
 FAST = {

@@ -18,8 +18,8 @@ from datamodules import Scenes
 from datamodules.dataset import collate
 from datamodules.sampler import PhotoLoader
 from ovss.callbacks import LoaderWatch
-from ovss.distributed.signals import REQUEUE, stop
 from ovss.preprocessing import InputSpec
+from ovss.utils.signals import REQUEUE, stop
 
 ROOT = Path(__file__).parents[1]
 CODES = [(signal.SIGTERM, REQUEUE), (signal.SIGUSR1, REQUEUE), (signal.SIGINT, 130)]

@@ -20,13 +20,13 @@ from ovss.callbacks.photo_writer import PhotoWriter
 from ovss.distributed import watch
 from ovss.distributed.gather import broadcast_text
 from ovss.distributed.launcher import children_of, quiet_code, was_launched
-from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.module import Prediction, SegmentationModule
 from ovss.proposals import CachedProposer, Proposal, Proposer
 from ovss.runs.fingerprint import fingerprint_of
 from ovss.runs.folder import LabelMap, Resumable, RunFiles
 from ovss.runs.layout import RunLayout
 from ovss.segmenter import Segmenter
+from ovss.utils.signals import REQUEUE, Requeue, stop
 
 log = logging.getLogger(__name__)
 

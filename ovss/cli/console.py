@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ovss.distributed.signals import INTERRUPTED, REQUEUE, stop
 from ovss.utils.errors import LOADER_REMEDY, ConfigurationError
+from ovss.utils.signals import INTERRUPTED, REQUEUE, stop
 
 LEVELS = {"-q": logging.WARNING, "-v": logging.DEBUG}
 """The flags that say how much to say; without one, notes and warnings."""

@@ -10,8 +10,8 @@ from importlib import import_module
 from ovss._version import __version__
 from ovss.cli.help import COMMANDS, HELP
 from ovss.distributed import watch
-from ovss.distributed.signals import stop
 from ovss.utils.errors import ConfigurationError
+from ovss.utils.signals import stop
 
 QUICK = ("compare", "configs", "prepare")
 """Commands that need no model: modules of this package, run without importing Lightning's CLI."""

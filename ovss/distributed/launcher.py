@@ -8,7 +8,7 @@ from subprocess import Popen
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from ovss.distributed.signals import stop
+from ovss.utils.signals import stop
 
 
 def children_of(trainer: Trainer) -> list[Popen]:

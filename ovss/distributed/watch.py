@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from ovss.distributed.signals import INTERRUPTED, REQUEUE, stop
+from ovss.utils.signals import INTERRUPTED, REQUEUE, stop
 
 GRACE = 5.0
 """Seconds after which a process that left with exit code 0 has left too early."""

@@ -17,13 +17,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from ovss.distributed.signals import REQUEUE, Requeue, stop
 from ovss.tuning.facts import difference
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Masks
 from ovss.tuning.rewards import Measure, Points, Reward
 from ovss.tuning.sampling import TAKEN, UntriedSampler, setting_of
 from ovss.tuning.space import Setting
+from ovss.utils.signals import REQUEUE, Requeue, stop
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from ovss.benchmark import Benchmark
-from ovss.distributed.signals import stop
 from ovss.pnp import PnP
 from ovss.tuning.facts import study_facts
 from ovss.tuning.maps import MapStore
@@ -39,6 +38,7 @@ from ovss.tuning.study import (
 from ovss.tuning.validation import rank_correlation, score_settings
 from ovss.utils.errors import configuration_at_fault
 from ovss.utils.progress import Progress
+from ovss.utils.signals import stop
 from ovss.utils.text import counted, percent
 
 log = logging.getLogger(__name__)

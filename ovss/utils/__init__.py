@@ -1,1 +1,1 @@
-"""What every room needs: files, time, progress, text."""
+"""What every room needs: files, signals, time, progress, text."""
