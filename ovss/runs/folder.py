@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -20,7 +19,13 @@ from PIL import Image, PngImagePlugin
 
 from ovss.runs.fingerprint import differences, digest_of, read_fingerprint
 from ovss.runs.layout import FORMAT, RunLayout
-from ovss.utils.files import check_no_link, check_regular, open_in_place, write_atomically
+from ovss.utils.files import (
+    check_no_link,
+    check_regular,
+    open_in_place,
+    write_atomically,
+    write_png,
+)
 from ovss.utils.text import counted
 
 try:
@@ -207,10 +212,9 @@ class RunFiles:
         information.add_text(_KEY, text)
         image = Image.fromarray(label_map.labels)
         image.putpalette(self._palette)
-        data = io.BytesIO()
         # Level 1: label maps are flat, so more effort saves little and takes 3 times as long.
-        image.save(data, "png", pnginfo=information, compress_level=1)
-        write_atomically(self.layout.label_map(photo_id), data.getvalue())
+        path = self.layout.label_map(photo_id)
+        write_png(path, image, pnginfo=information, compress_level=1)
 
     def read(self, photo_id: str) -> LabelMap | None:
         """A photo's label map; None where there is none that can be trusted."""
