@@ -140,7 +140,7 @@ def test_segment_uses_the_demos_settings_only_without_a_configuration(shown):
     assert found["vlm"]["init_args"]["name_or_path"] == "demo"
     assert found["dropout"]["patches"] == demo["dropout"]["patches"]
     found = shown("model/blip_base_coco", command="segment")["model"]
-    assert found["dropout"]["patches"] == 10
+    assert found["dropout"]["patches"] is None  # the variant's
     assert found["labeller"]["threshold"] == 0.15
 
 

@@ -206,8 +206,6 @@ def line_of(**changes):
         {"labels": [0]},  # background is not looked for
         {"labels": [77]},
         {"labels": [-1]},
-        {"labels": [1, 1], "scores": [0.5, 0.5]},
-        {"labels": [2, 1], "scores": [0.5, 0.5]},
         {"labels": [1, 2]},
         {"labels": "1"},
         {"labels": [True]},

@@ -68,6 +68,10 @@ class CachedProposer(Proposer):
         """See `Proposer.settings`."""
         return self.proposer.settings()
 
+    def remarks(self) -> list[str]:
+        """See `Proposer.remarks`."""
+        return self.proposer.remarks()
+
     def _stem(self, benchmark: Benchmark, vlm: VLM | None) -> str:
         """File name without rank: the proposer and a fingerprint of what its answers depend on."""
         dependencies: dict[str, Any] = {
@@ -129,7 +133,6 @@ def _entry(line: bytes, benchmark: Benchmark) -> tuple[tuple[str, int], Proposal
             and isinstance(photo, str)
             and type(pixels) is int
             and all(type(label) is int and label in benchmark.searchable for label in labels)
-            and labels == sorted(set(labels))
             and len(labels) == len(scores)
             and all(type(score) in (int, float) and 0 <= score <= 1 for score in scores)
         )
