@@ -231,6 +231,18 @@ def test_cache_asks_anew_where_an_answer_cannot_be(tmp_path, caplog, changes):
     assert f"1 line of {own} cannot be trusted" in caplog.text
 
 
+def test_cache_writes_through_no_link(tmp_path):
+    CachedProposer(Counting(), tmp_path)(photos(0), BENCHMARK, Weights())
+    (own,) = tmp_path.iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    own.unlink()
+    own.symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=f"Expected {own} not to be a link"):
+        CachedProposer(Counting(), tmp_path)(photos(0), BENCHMARK, Weights())
+    assert elsewhere.read_text() == "mine"
+
+
 def test_cache_takes_only_lines_as_they_were_written_and_says_so_once_a_file(tmp_path, caplog):
     expected = CachedProposer(Counting(), tmp_path)(photos(0, 1, 2), BENCHMARK, Weights())
     (own,) = tmp_path.iterdir()

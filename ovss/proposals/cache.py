@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.proposals.base import Proposal, Proposer
+from ovss.utils.files import open_in_place
 from ovss.utils.text import counted
 from ovss.vlm.base import VLM
 
@@ -91,7 +92,7 @@ class CachedProposer(Proposer):
         rank = torch.distributed.get_rank() if distributed else 0
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [_line(photo, pixels, proposal) for (photo, pixels), proposal in fresh.items()]
-        with (self.folder / f"{stem}.rank{rank}.jsonl").open("a", encoding="utf-8") as file:
+        with open_in_place(self.folder / f"{stem}.rank{rank}.jsonl", "a") as file:
             # A run that was killed may have left half a line: the leading break ends it.
             file.write("\n" + "\n".join(lines) + "\n")
 
