@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class PnP(Segmenter):
             "head": self.head,
             "template": self.template,
             "dropout": self.dropout.settings(),
-            "labeller": asdict(self.label_maps.labeller),
+            "labeller": self.label_maps.labeller.settings(),
         }
 
     def fitting_batch(self, device: torch.device) -> int:
@@ -201,10 +201,11 @@ photos of the benchmarks, those of Cityscapes, are just within."""
 class LabelMaps(nn.Module):
     """Class maps of photos -> label maps with a benchmark's labels.
 
-    Photos beyond `LONGEST_SIDE` are labelled at that size, with the CRF's distances in its pixels.
+    Photos beyond `LONGEST_SIDE` are labelled at that size, with distances of the refinement in its
+    pixels.
 
     Args:
-        labeller: threshold, blur and CRF.
+        labeller: threshold, blur and refinement.
         variant: `released` rescales classes in some cases, and renumbers labels as the released
             code does; see `forward`.
     """

@@ -149,7 +149,7 @@ def test_a_mixed_batch_and_photos_one_pixel_high(tiny_blip):
 def test_synonyms_compete_for_their_class(tiny_blip):
     benchmark = of_classes(["cat; kitten", "dog"])
     model = PnPOVSS(
-        tiny_blip, **FAST, labeller=Labeller(crf=None), proposals="all", benchmark=benchmark
+        tiny_blip, **FAST, labeller=Labeller(refine=None), proposals="all", benchmark=benchmark
     )
     batch = batch_of(tiny_blip)
     proposals = [Proposal((1, 2), (1.0, 1.0))]

@@ -351,7 +351,7 @@ def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
         facts(RewardSettings(mask="map")),
         facts(RewardSettings(negative="complement")),
         facts(dropout=SalienceDropout(relevance="attention")),
-        facts(labeller=Labeller(crf=None)),
+        facts(labeller=Labeller(refine=None)),
         facts(variant="released"),
         facts(template="{}"),
         facts(benchmark=renamed),
@@ -367,7 +367,7 @@ def test_a_study_says_what_its_rewards_depend_on(tiny_blip, photos, benchmark):
     # What the search chooses itself, and what does not touch the reward.
     assert facts(labeller=Labeller(threshold=0.4), dropout=SalienceDropout(rounds=2)) == plain
     soft = RewardSettings(mask="map")
-    assert facts(soft, labeller=Labeller(crf=None)) == facts(soft)
+    assert facts(soft, labeller=Labeller(refine=None)) == facts(soft)
 
 
 def test_unknown_and_missing_scorers_are_named(tiny_blip, tiny_blip_path, tmp_path):
