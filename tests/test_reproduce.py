@@ -210,13 +210,13 @@ def test_weights_that_can_be_downloaded_are_no_obstacle(options, capsys, pretend
 
 
 def test_without_options_the_settings_are_the_papers(tmp_path):
-    from ovss.cli.released import _Parsed, plan
+    from ovss.cli.released import ParsedCLI, plan
 
     options, rest = reproduce._parsed([f"--root={tmp_path}"])
     assert options.benchmarks == ["voc21", "pc60", "coco_object81", "coco_stuff171", "ade150"]
     for key in options.benchmarks:
         each = plan(key, options, rest)
-        cli = _Parsed(each.arguments)
+        cli = ParsedCLI(each.arguments)
         model = cli.setting("model")
         assert model.vlm.init_args.name_or_path == "Salesforce/blip-itm-large-flickr"
         assert (model.vlm.init_args.image_size, model.layer, model.head) == (336, 7, 9)

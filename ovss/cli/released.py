@@ -15,9 +15,10 @@ import yaml
 from ovss.benchmark import PhotoBatch
 from ovss.cli.config_file import load_yaml
 from ovss.cli.lightning_cli import EvaluationCLI
-from ovss.cli.reproduce import HOME, PAPER
+from ovss.cli.paper import HOME, PAPER, read_scores
 from ovss.proposals import FileProposer
 from ovss.runs.layout import RunLayout
+from ovss.utils.files import check_regular
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
         *([] if options.root is None else [f"--data.init_args.root={options.root}"]),
         *rest,
     ]
-    cli = _Parsed(arguments)
+    cli = ParsedCLI(arguments)
     finished = _finished(layout, cli)
     return Plan(key, layout, arguments, finished, [] if finished else _problems(cli, answers))
 
@@ -109,7 +110,7 @@ def missing(plans: Sequence[Plan]) -> None:
     )
 
 
-class _Parsed(EvaluationCLI):
+class ParsedCLI(EvaluationCLI):
     """A command line that is read, and of which nothing is made."""
 
     def instantiate_classes(self) -> None:
@@ -140,10 +141,11 @@ def _answers(folder: Path, name: str) -> Path:
     return short if short.is_file() and not released.is_file() else released
 
 
-def _finished(layout: RunLayout, cli: _Parsed) -> dict[str, Any] | None:
+def _finished(layout: RunLayout, cli: ParsedCLI) -> dict[str, Any] | None:
     """The scores of a run with the same settings that has come to its end."""
     try:
-        scores = json.loads(layout.scores.read_text(encoding="utf-8"))
+        scores = read_scores(layout)
+        check_regular(layout.config)
         before = load_yaml(layout.config.read_text(encoding="utf-8"))
         now = cli.as_plain()
         limit = cli.setting("data.init_args.limit")
@@ -162,7 +164,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     return {"model": config["model"], "data": data, "precision": config["trainer"]["precision"]}
 
 
-def _problems(cli: _Parsed, answers: Path) -> list[str]:
+def _problems(cli: ParsedCLI, answers: Path) -> list[str]:
     found = [_weights_problem(cli.setting("model.vlm"))]
     photos, benchmark = None, None
     try:

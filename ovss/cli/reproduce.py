@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shlex
@@ -12,51 +11,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ovss.cli.console import LEVELS
+from ovss.cli.paper import HOME, PAPER, Row, heading, line_of, read_scores, write_table
 from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.files import write_atomically
 from ovss.utils.signals import AGAIN, INTERRUPTED, REQUEUE, STARTER, stop
-from ovss.utils.text import percent
 
 log = logging.getLogger(__name__)
-
-HOME = Path(__file__).parents[2]
-
-
-class Published(NamedTuple):
-    """A row of the paper's table.
-
-    Attributes:
-        title: the benchmark.
-        mIoU: the paper's, with BLIP, in percent (arXiv 2311.17095 v4).
-        answers: what its file of GPT-4o's answers is named after.
-    """
-
-    title: str
-    mIoU: float
-    answers: str
-
-
-PAPER = {
-    "voc21": Published("Pascal VOC", 51.3, "voc"),
-    # The released code scores background, and so do both of its Pascal benchmarks.
-    "pc60": Published("Pascal Context", 28.0, "psc"),
-    "coco_object81": Published("COCO-Object", 36.2, "coco_object"),
-    "coco_stuff171": Published("COCO-Stuff", 17.9, "coco_stuff"),
-    "ade150": Published("ADE20K", 14.2, "ade20k"),
-}
-"""By the configuration that the released code's scoring is of."""
-
-
-class Row(NamedTuple):
-    """What became of a benchmark: scores, or why there are none."""
-
-    key: str
-    scores: dict[str, Any] | None
-    problem: str = ""
 
 
 def main(args: Sequence[str]) -> None:
@@ -77,17 +40,16 @@ def main(args: Sequence[str]) -> None:
     missing(plans)
     rows = {key: Row(key, None, "not asked for") for key in PAPER}
     rows |= {each.key: Row(each.key, None, "not run yet") for each in plans}
-    sys.stdout.write(_line("", "paper", "ours", ""))
+    sys.stdout.write(heading())
     for each in plans:
         rows[each.key] = _reproduce(each.key, each.layout, each.arguments, each.finished)
-        sys.stdout.write(_line(*_cells(rows[each.key])))
+        sys.stdout.write(line_of(rows[each.key]))
         sys.stdout.flush()
         write_table(options.output, list(rows.values()))
     sys.stdout.write(f"the table is in {options.output / 'reproduce.md'}\n")
-    failed = [f"{row.key}: {row.problem}" for row in rows.values() if row.key in options.benchmarks]
-    failed = [line for line in failed if not line.endswith(": ")]
+    failed = [rows[each.key] for each in plans if rows[each.key].problem]
     if failed:
-        listed = "\n  ".join(failed)
+        listed = "\n  ".join(f"{row.key}: {row.problem}" for row in failed)
         raise ValueError(
             f"Expected all benchmarks to be scored, but {len(failed)} failed:\n  {listed}\nTheir "
             "errors are above. Start the same command again to do these alone."
@@ -175,7 +137,7 @@ def _reproduce(
         why = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         return Row(key, None, why)
     try:
-        return Row(key, json.loads(layout.scores.read_text(encoding="utf-8")))
+        return Row(key, read_scores(layout))
     except (OSError, ValueError) as error:
         return Row(key, None, f"no scores can be read ({error})")
 
@@ -215,57 +177,3 @@ def _wait(child: subprocess.Popen) -> int:
 
 _OWN_CTRL_C = 2.0
 """Seconds in which a run that got Ctrl-C itself is expected to end."""
-
-
-def write_table(output: Path, rows: Sequence[Row]) -> None:
-    """Write `reproduce.md` and `reproduce.json`.
-
-    Args:
-        output: their folder.
-        rows: all benchmarks.
-    """
-    lines = [
-        "# PnP-OVSS: the paper's table",
-        "",
-        "mIoU in percent. The paper's: arXiv 2311.17095 v4, BLIP. Ours: variant and protocol "
-        "`released`, classes from the authors' GPT-4o answers.",
-        "",
-        "| benchmark | paper | ours | difference | photos | model |",
-        "|---|---|---|---|---|---|",
-    ]
-    data = []
-    for row in rows:
-        published, scores = PAPER[row.key], row.scores or {}
-        mIoU = scores.get("mIoU")
-        difference = "-" if mIoU is None else f"{100 * mIoU - published.mIoU:+.1f}"
-        lines.append(
-            f"| {published.title} (`{row.key}`) | {published.mIoU} | {percent(mIoU)} | "
-            f"{difference} | {_seen(scores) or row.problem} | {scores.get('model', '-')} |"
-        )
-        keys = ("mIoU", "photos", "expected_photos", "protocol", "variant", "proposals", "model")
-        data.append(
-            {
-                "benchmark": row.key,
-                "paper": round(published.mIoU / 100, 3),
-                **{key: scores.get(key) for key in keys},
-                "problem": row.problem or None,
-            }
-        )
-    write_atomically(output / "reproduce.md", "\n".join(lines) + "\n")
-    write_atomically(output / "reproduce.json", json.dumps(data, indent=2) + "\n")
-
-
-def _cells(row: Row) -> tuple[str, str, str, str]:
-    scores = row.scores or {}
-    last = _seen(scores) or row.problem
-    return row.key, str(PAPER[row.key].mIoU), percent(scores.get("mIoU")), last
-
-
-def _seen(scores: dict[str, Any]) -> str:
-    from ovss.report.tables import seen
-
-    return seen(scores) if scores else ""
-
-
-def _line(key: str, paper: str, ours: str, last: str) -> str:
-    return f"{key:<14} {paper:>6} {ours:>6}  {last}".rstrip() + "\n"

@@ -22,21 +22,11 @@ from ovss.distributed.gather import gather_texts
 from ovss.proposals.answers import AnswerFile
 from ovss.proposals.base import Proposal, Proposer
 from ovss.proposals.chat import OPENAI, ChatEndpoint, EndpointError
-from ovss.proposals.file import label_of_id, parse_answer
+from ovss.proposals.file import label_of_id
+from ovss.proposals.prompt import PROMPT, Answer, filled, parsed, written
 from ovss.utils.text import counted
 
 log = logging.getLogger(__name__)
-
-PROMPT = """\
-These are classes of things, each with its number:
-{classes}
-
-Which of them can be seen in the photo, at least in part? Answer with two lists in brackets and with
-nothing else: the number and the name of each class that you see, and then for each of these, in the
-same order, how sure you are that it is there, in percent. An answer looks like this:
-{example}
-If you see none of them, answer [], []"""
-"""`{classes}` stands for the numbered classes, `{example}` for an answer with two of them."""
 
 
 class AskProposer(Proposer):
@@ -169,7 +159,7 @@ class AskProposer(Proposer):
     def _begin(self, benchmark: Benchmark) -> _About:
         """Read what was answered before about a benchmark's photos."""
         labels = label_of_id(benchmark)
-        prompt = _filled(self.prompt, benchmark, labels)
+        prompt = filled(self.prompt, benchmark, labels)
         asked = json.dumps({**self._asked(), "prompt": prompt}, sort_keys=True)
         model = re.sub(r"[^\w.-]+", "-", self.endpoint.model)
         digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
@@ -177,7 +167,7 @@ class AskProposer(Proposer):
         about = _About(benchmark, labels, prompt, file, {}, {})
         for photo, answer in file.read().items():
             try:
-                about.known[photo] = self._proposal(_parsed(answer, labels), about)
+                about.known[photo] = self._proposal(parsed(answer, labels), about)
             except ValueError as error:
                 log.warning("%s: %s is asked about anew: %s", file.path, photo, error)
         return about
@@ -203,7 +193,7 @@ class AskProposer(Proposer):
             for photo, outcome in pool.imap_unordered(ask, jobs):
                 self._bill.update(outcome.bill)
                 if outcome.answer is not None:
-                    about.file.add({photo: _written(outcome.answer, about)})
+                    about.file.add({photo: written(outcome.answer, about.benchmark, about.labels)})
                     about.known[photo] = self._proposal(outcome.answer, about)
                     self._bill["photos"] += 1
                 elif outcome.error is not None and not down:
@@ -231,7 +221,7 @@ class AskProposer(Proposer):
                 bill.update(requests=1, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out)
                 if not reply.whole:
                     raise ValueError(f"expected an answer, but it ends early: {reply.text[-80:]!r}")
-                return _Outcome(bill, _parsed(reply.text, about.labels))
+                return _Outcome(bill, parsed(reply.text, about.labels))
             except EndpointError as error:
                 down.append(error)
                 return _Outcome(bill, error=error)
@@ -239,7 +229,7 @@ class AskProposer(Proposer):
                 problem = error
         return _Outcome(bill, error=problem)
 
-    def _proposal(self, answer: _Answer, about: _About) -> Proposal:
+    def _proposal(self, answer: Answer, about: _About) -> Proposal:
         """The classes that the model is sure of, in the order of its answer."""
         kept = {
             about.labels[number]: min(percent / 100, 1.0)
@@ -247,10 +237,6 @@ class AskProposer(Proposer):
             if percent > self.threshold
         }
         return Proposal(tuple(kept), tuple(kept.values()))
-
-
-_Answer = list[tuple[int, float]]
-"""Class numbers and percentages."""
 
 
 class _About(NamedTuple):
@@ -268,38 +254,8 @@ class _Outcome(NamedTuple):
     """What asking about a photo came to: an answer, or an error."""
 
     bill: Counter[str]
-    answer: _Answer | None = None
+    answer: Answer | None = None
     error: Exception | None = None
-
-
-def _filled(prompt: str, benchmark: Benchmark, labels: dict[Any, int]) -> str:
-    lines = [f"{number}: {'; '.join(benchmark.prompts[k])}" for number, k in labels.items()]
-    two = [f"{number}: {benchmark.prompts[k][0]}" for number, k in labels.items()][-2:]
-    example = f"[{', '.join(two)}], [{', '.join(['100%', '90%'][: len(two)])}]"
-    return prompt.replace("{classes}", "\n".join(lines)).replace("{example}", example)
-
-
-def _parsed(text: str, labels: dict[Any, int]) -> _Answer:
-    """Class numbers and percentages of an answer.
-
-    Raises:
-        ValueError: it cannot be read, or names a class that does not exist.
-    """
-    if "[" not in text:  # a released answer may be empty; of a model that is asked it says nothing
-        raise ValueError(f"expected two lists in brackets, but got {text[:80]!r}")
-    answer = parse_answer(text)
-    for number, _ in answer:
-        if number not in labels:
-            raise ValueError(f"expected numbers of classes, but got {number} in {text[:80]!r}")
-    return answer
-
-
-def _written(answer: _Answer, about: _About) -> str:
-    """An answer as files have it, whatever else the model said."""
-    names = (about.benchmark.classes[about.labels[number]] for number, _ in answer)
-    plain = (re.sub(r"[\[\],:]+", " ", name) for name in names)
-    classes = (f"{number}: {name}" for (number, _), name in zip(answer, plain, strict=True))
-    return f"[{', '.join(classes)}], [{', '.join(f'{percent:g}%' for _, percent in answer)}]"
 
 
 def _as_jpeg(photo: Tensor, longest_side: int) -> bytes:
