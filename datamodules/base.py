@@ -85,9 +85,13 @@ class BenchmarkDataModule(LightningDataModule, ABC):
     @property
     def remedy(self) -> str:
         """How to get the data, for errors."""
+        # Of COCO-Object the released protocol needs other files.
+        released = self.benchmark.protocol == "released"
+        protocol = " --data.init_args.protocol released" if released else ""
         return (
             f"Point `data.init_args.root` at it, or fetch it with `python train_free_eval.py "
-            f"prepare --config configs/{self.config}.yaml --data.init_args.root {self.root}`."
+            f"prepare --config configs/{self.config}.yaml --data.init_args.root {self.root}"
+            f"{protocol}`."
         )
 
     @property

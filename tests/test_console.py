@@ -50,6 +50,15 @@ def test_what_a_setting_may_be_instead_is_left_out():
         refuse(FileNotFoundError("nothing there"))
     with pytest.raises(ConfigurationError, match="Does not validate"), configuration_at_fault():
         refuse(None)
+    listing = (
+        "Does not validate against any of the Union subtypes\nSubtypes: [...]\nErrors:\n"
+        "  - Expected a <class 'str'>\n  - Expected b:\n      one.\n"
+        "Given value type: <class 'Namespace'>\nGiven value: Namespace(password='secret')"
+    )
+    other = ValueError("Expected a <class 'str'>. Got value: Namespace(password='secret')")
+    with pytest.raises(ConfigurationError) as raised, configuration_at_fault():
+        raise ValueError(listing) from other
+    assert str(raised.value).split() == ["Expected", "b:", "one."]
 
 
 @pytest.mark.parametrize(

@@ -221,15 +221,19 @@ class EvaluationCLI(LightningCLI):
                 f"Expected a configuration for `{self.subcommand}`, but got none with `data`; give "
                 "one of configs/*.yaml with --config (`train_free_eval.py configs` lists them)."
             )
-        parser = ArgumentParser()
-        parser.add_subclass_arguments(LightningDataModule, "data")
-        with configuration_at_fault():
-            datamodule = parser.instantiate_classes(Namespace(data=data)).data
+        datamodule = self._make_data(data)
         if self.subcommand == "tune":
             use_tuning_split(datamodule)
         check = getattr(datamodule, "check", None)
         if check is not None:
             check()
+
+    def _make_data(self, data: Any) -> Any:
+        """The data module of the configuration, for looking at the files."""
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(LightningDataModule, "data")
+        with configuration_at_fault():
+            return parser.instantiate_classes(Namespace(data=data)).data
 
     def _check_trainer(self) -> None:
         """Refuse what the Trainer takes, or ends with a stack trace for, and cannot work here."""

@@ -13,8 +13,8 @@ from ovss.distributed import watch
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import stop
 
-QUICK = ("compare", "configs", "prepare")
-"""Commands that need no model: modules of this package, run without importing Lightning's CLI."""
+QUICK = ("compare", "configs", "prepare", "reproduce")
+"""Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
