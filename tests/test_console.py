@@ -16,6 +16,7 @@ from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
+from ovss.utils.shipped import find_config, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 
@@ -327,3 +328,35 @@ def test_other_exits_keep_their_code():
     with pytest.raises(SystemExit) as leaving, reporting_errors([]):
         sys.exit(75)
     assert leaving.value.code == 75
+
+
+def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_configs()
+    assert set(shipped) == {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    for name in ("voc21", "configs/voc21.yaml", "voc21.yaml"):
+        assert find_config(name) == shipped["voc21"]
+    for name in ("bridgetower_base", "model/bridgetower_base"):
+        assert find_config(name) == shipped["model/bridgetower_base"]
+    # One's own file comes first, and what is neither is left for the error that names it.
+    (tmp_path / "voc21").write_text("data: {}\n")
+    assert find_config("voc21") == Path("voc21")
+    assert find_config("nothing") == Path("nothing")
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped)
+
+
+def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
+    main(["configs", "--copy", "ade150", str(tmp_path / "own")])
+    copy = tmp_path / "own" / "ade150.yaml"
+    assert capsys.readouterr().out == f"{copy}\n"
+    assert copy.read_bytes() == (ROOT / "configs" / "ade150.yaml").read_bytes()
+    for name, message in (("ade150", "there is one; remove it"), ("ade", "but got 'ade'; `")):
+        with pytest.raises(SystemExit) as end:
+            main(["configs", "--copy", name, str(tmp_path / "own")])
+        assert end.value.code == 2
+        assert re.search(message, capsys.readouterr().err)

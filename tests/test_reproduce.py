@@ -174,7 +174,7 @@ def test_what_is_missing_is_named_before_anything_runs(options, tmp_path, capsys
     printed = capsys.readouterr().err
     root = tmp_path / "data"
     assert "- voc21: data: Expected Pascal VOC 2012 (21 classes)" in printed
-    assert f"prepare --config configs/voc21.yaml --data.init_args.root {root}" in printed
+    assert f"prepare --config voc21 --data.init_args.root {root}" in printed
     assert "- ade150: answers: Expected the authors' GPT-4o answers" in printed
     assert "git clone https://github.com/letitiabanana/PnP-OVSS" in printed
     assert "- voc21, ade150: weights: Expected Salesforce/blip-itm-large-flickr" in printed

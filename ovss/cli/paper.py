@@ -11,9 +11,6 @@ from ovss.runs.layout import RunLayout
 from ovss.utils.files import check_regular, write_atomically
 from ovss.utils.text import percent
 
-HOME = Path(__file__).parents[2]
-"""The checkout, where the configurations are."""
-
 
 class Published(NamedTuple):
     """A row of the paper's table.

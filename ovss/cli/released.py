@@ -15,7 +15,7 @@ import yaml
 from ovss.benchmark import PhotoBatch
 from ovss.cli.config_file import load_yaml
 from ovss.cli.lightning_cli import EvaluationCLI
-from ovss.cli.paper import HOME, PAPER, read_scores
+from ovss.cli.paper import PAPER, read_scores
 from ovss.proposals import FileProposer
 from ovss.runs.layout import RunLayout
 from ovss.utils.files import check_regular
@@ -74,8 +74,8 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
     }
     arguments = [
         "test",
-        f"--config={HOME / 'configs' / key}.yaml",
-        f"--config={HOME / 'configs' / 'model' / 'blip_large_flickr.yaml'}",
+        f"--config={key}",
+        "--config=model/blip_large_flickr",
         *(f"--config={config}" for config in options.config),
         f"--config={json.dumps(settings)}",
         f"--trainer.default_root_dir={layout.folder}",

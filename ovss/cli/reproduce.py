@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ovss.cli.console import LEVELS
-from ovss.cli.paper import HOME, PAPER, Row, heading, line_of, read_scores, write_table
+from ovss.cli.paper import PAPER, Row, heading, line_of, read_scores, write_table
 from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import AGAIN, INTERRUPTED, REQUEUE, STARTER, stop
+from ovss.utils.text import COMMAND, PROGRAM
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def main(args: Sequence[str]) -> None:
 
 def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        "train_free_eval.py reproduce",
+        f"{PROGRAM} reproduce",
         description="Run the paper's five benchmarks with the settings of its released code, and "
         "print our mIoU beside the paper's. What is missing is said before anything runs. The same "
         "command again goes on where it was stopped; what is finished is not run again.",
@@ -125,8 +126,7 @@ def _reproduce(
     if finished is not None:
         log.info("%s is finished already (%s)", key, layout.folder)
         return Row(key, finished)
-    command = ["train_free_eval.py", *arguments]
-    log.info("%s: python %s", key, shlex.join(command))
+    log.info("%s: %s %s", key, COMMAND, shlex.join(arguments))
     code = _run(arguments)
     if code in (REQUEUE, INTERRUPTED):
         raise SystemExit(code)  # the run has said why, and what to do
@@ -146,9 +146,12 @@ def _run(arguments: Sequence[str]) -> int:
     """Run a command in a process of its own, to which signals go; gives its exit code."""
     level = logging.getLogger("ovss").level
     flags = [flag for flag, own in LEVELS.items() if own == level]
-    command = [sys.executable, str(HOME / "train_free_eval.py"), *arguments, *flags]
+    command = [sys.executable, "-m", "ovss", *arguments, *flags]
     # The run is the first process of its own, not one that Lightning's launcher started.
     environment = {name: value for name, value in os.environ.items() if name != STARTER}
+    # Found from any folder, and also where it is not installed.
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     sys.stdout.flush()
     children: list[subprocess.Popen] = []
     stop.listen(lambda: children)

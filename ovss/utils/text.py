@@ -1,6 +1,15 @@
-"""Numbers in sentences."""
+"""Numbers in sentences, and what this program is called there."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+PROGRAM = "ovss" if Path(sys.argv[0]).stem in ("ovss", "__main__") else "train_free_eval.py"
+"""What this program was called as, for messages: the installed command or the checkout's script."""
+
+COMMAND = "ovss" if PROGRAM == "ovss" else f"python {PROGRAM}"
+"""The same as one types it."""
 
 
 def counted(number: int, noun: str) -> str:
