@@ -158,6 +158,8 @@ def test_coco_is_asked_for_by_category_ids(asker, server):
         ("[], []", Proposal((), ())),
         ("I see:\n[1: cat]\n[95%]\n", Proposal((1,), (0.95,))),
         ("[1: cat], [140%]", Proposal((1,), (1.0,))),
+        ("[0: none], [100%]", Proposal((), ())),
+        ("[2: dog, 1: cat, 2: puppy], [90, 80, 71]", Proposal((2, 1, 2), (0.9, 0.8, 0.71))),
     ],
 )
 def test_answers_that_can_be_read(asker, server, text, expected):

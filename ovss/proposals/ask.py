@@ -17,12 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.distributed.gather import gather_texts
 from ovss.proposals.answers import AnswerFile
 from ovss.proposals.base import Proposal, Proposer
 from ovss.proposals.chat import OPENAI, ChatEndpoint, EndpointError
-from ovss.proposals.file import label_of_id
 from ovss.proposals.prompt import PROMPT, Answer, filled, parsed, written
 from ovss.utils.text import counted
 
@@ -231,12 +230,11 @@ class AskProposer(Proposer):
 
     def _proposal(self, answer: Answer, about: _About) -> Proposal:
         """The classes that the model is sure of, in the order of its answer."""
-        kept = {
-            about.labels[number]: min(percent / 100, 1.0)
-            for number, percent in answer
-            if percent > self.threshold
-        }
-        return Proposal(tuple(kept), tuple(kept.values()))
+        kept = [(number, percent) for number, percent in answer if percent > self.threshold]
+        return Proposal(
+            tuple(about.labels[number] for number, _ in kept),
+            tuple(min(percent / 100, 1.0) for _, percent in kept),
+        )
 
 
 class _About(NamedTuple):

@@ -32,14 +32,14 @@ def filled(prompt: str, benchmark: Benchmark, labels: dict[Any, int]) -> str:
 
 
 def parsed(text: str, labels: dict[Any, int]) -> Answer:
-    """Class numbers and percentages of an answer.
+    """Class numbers and percentages of an answer; number 0 is no class, as in released answers.
 
     Raises:
         ValueError: it cannot be read, or names a class that does not exist.
     """
     if "[" not in text:  # a released answer may be empty; of a model that is asked it says nothing
         raise ValueError(f"expected two lists in brackets, but got {text[:80]!r}")
-    answer = parse_answer(text)
+    answer = [(number, percent) for number, percent in parse_answer(text) if number != 0]
     for number, _ in answer:
         if number not in labels:
             raise ValueError(f"expected numbers of classes, but got {number} in {text[:80]!r}")
