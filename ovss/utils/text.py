@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-PROGRAM = "ovss" if Path(sys.argv[0]).stem in ("ovss", "__main__") else "train_free_eval.py"
+_CALLED = Path(sys.argv[0])
+
+_INSTALLED = _CALLED.stem == "ovss" or _CALLED.parts[-2:] == ("ovss", "__main__.py")
+
+PROGRAM = "ovss" if _INSTALLED else "train_free_eval.py"
 """What this program was called as, for messages: the installed command or the checkout's script."""
 
-COMMAND = "ovss" if PROGRAM == "ovss" else f"python {PROGRAM}"
+COMMAND = PROGRAM if _INSTALLED else f"python {PROGRAM}"
 """The same as one types it."""
 
 
