@@ -164,7 +164,8 @@ class Method:
             size, None where what is left of a division is cut and the logits are stretched.
         via_input: a photo that is no sliding window has its logits resized to the input's size
             first and then to its own; elsewhere straight to its own.
-        reference: whose class names and settings it runs with.
+        settings: whose settings for each benchmark it has (`ovss.dense_clip.inference`).
+        vocabulary: whose class names it has.
     """
 
     attend: Callable[..., Tensor]
@@ -172,21 +173,29 @@ class Method:
     options: Mapping[str, float] = field(default_factory=dict)
     pad: int | str | None = None
     via_input: bool = False
-    reference: str = "sclip"
+    settings: str = "sclip"
+    vocabulary: str = "sclip"
 
 
 METHODS: dict[str, Method] = {
     "clip": Method(clip, residual=True, via_input=True),
-    "maskclip": Method(maskclip, residual=True, pad="patch", reference="clearclip"),
+    "maskclip": Method(
+        maskclip, residual=True, pad="patch", settings="clearclip", vocabulary="clearclip"
+    ),
     "sclip": Method(sclip, residual=True),
-    "clearclip": Method(clearclip, residual=False, pad="patch", reference="clearclip"),
-    "naclip": Method(naclip, residual=False, options={"sigma": 5.0}, via_input=True),
+    "clearclip": Method(
+        clearclip, residual=False, pad="patch", settings="clearclip", vocabulary="clearclip"
+    ),
+    "naclip": Method(
+        naclip, residual=False, options={"sigma": 5.0}, via_input=True, settings="naclip"
+    ),
     "proxyclip": Method(
         proxyclip,
         residual=False,
         options={"beta": 1.2, "gamma": 3.0},
         pad=56,  # of patches of 8 and of 14 pixels; of 16 it is none, and the rest is cut
-        reference="proxyclip",
+        settings="proxyclip",
+        vocabulary="proxyclip",
     ),
 }
 """The original MaskCLIP keeps residual and MLP; `residual=False` is its reduced form, which the

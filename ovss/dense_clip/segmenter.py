@@ -40,7 +40,7 @@ STD = (68.501 / 255, 66.632 / 255, 70.323 / 255)
 DINO_EPS = 1e-6
 """DINO's own; checkpoints on the hub were converted with transformers' default of 1e-12."""
 
-TOKENS = {"cpu": 1600, "cuda": 32768}
+TOKENS_ON_CPU, TOKENS_ON_GPU = 1600, 32768
 """Patches that the image encoders see at once, at least one window's: of 224 pixels 8 and 166. A
 CPU gains nothing from more."""
 
@@ -97,7 +97,7 @@ class DenseCLIP(Segmenter):
         self.method = method
         self.model = name
         self.row = METHODS[method]
-        self.vocabulary = vocabulary or self.row.reference
+        self.vocabulary = vocabulary or self.row.vocabulary
         own, self._overrides = _split_options(options, method)
         self.image = ImageEncoder(clip, method, residual, dino, **own)
         self.text = TextEncoder(clip, tokenizer)
@@ -157,7 +157,7 @@ class DenseCLIP(Segmenter):
         Raises:
             ValueError: see `inference_of`.
         """
-        return inference_of(self.row.reference, benchmark, **self._overrides)
+        return inference_of(self.row.settings, benchmark, **self._overrides)
 
     def input_spec(self, benchmark: Benchmark) -> InputSpec:
         """See `Segmenter.input_spec`."""
@@ -175,10 +175,10 @@ class DenseCLIP(Segmenter):
             "residual": self.image.residual,
             **self._method_options,
             "vocabulary": self.vocabulary if lines is None else lines,
-            "inference": {**asdict(DEFAULTS[self.row.reference]), **self._overrides},
+            "inference": {**asdict(DEFAULTS[self.row.settings]), **self._overrides},
             "by_benchmark": {
                 key: {name: value for name, value in own.items() if name not in self._overrides}
-                for key, own in CHANGES[self.row.reference].items()
+                for key, own in CHANGES[self.row.settings].items()
             },
         }
 
@@ -246,7 +246,7 @@ class DenseCLIP(Segmenter):
         cosines: list[list[Tensor]] = [[] for _ in windows]
         for shape, photos in by_shape(windows).items():
             per_window = self.image.grid(*shape)
-            tokens = TOKENS.get(features.device.type, TOKENS["cuda"])
+            tokens = TOKENS_ON_CPU if features.device.type == "cpu" else TOKENS_ON_GPU
             step = max(1, tokens // (per_window[0] * per_window[1]))
             cut = ((photo, each) for photo in photos for each in windows[photo].cut(pixels[photo]))
             for owners, part in in_parts(cut, step):
