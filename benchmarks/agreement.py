@@ -48,7 +48,7 @@ def main() -> None:
     vlm = BlipITM.from_pretrained("demo").to(args.device)
     shipped = demo_settings()
     layer, head, usual, labeller = (shipped[k] for k in ("layer", "head", "dropout", "labeller"))
-    labeller = replace(labeller, crf=None) if args.no_crf else labeller
+    labeller = replace(labeller, refine=None) if args.no_crf else labeller
     rows = settings(usual)
     spec = InputSpec(vlm.image_size, vlm.statistics.mean, vlm.statistics.std)
     data = Scenes(args.root, limit=args.scenes, batch_size=args.batch, num_workers=0, spec=spec)

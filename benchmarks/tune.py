@@ -112,7 +112,7 @@ def run_naively(demo: Demo, settings: Sequence[Setting]) -> float:
                 dropout,
             )
             maps = [each.sum(0) for each in seen.maps]
-            reward(chunk, masks(chunk, maps, setting.threshold))
+            reward(chunk, masks(chunk, maps, setting))
     return time.process_time() - start
 
 
@@ -173,9 +173,7 @@ def scorers(args: argparse.Namespace) -> None:
     everyone = range(len(demo.photos))
     for scorer, mask, negative in REWARDS:
         reward, masks = demo.reward(scorer, negative), demo.masks(mask)
-        points = [
-            reward(everyone, masks(everyone, store(s, everyone), s.threshold)) for s in chosen
-        ]
+        points = [reward(everyone, masks(everyone, store(s, everyone), s)) for s in chosen]
         for measure in MEASURES:
             rho = rank_correlation([p.mean(measure) for p in points], mious)
             best = max(

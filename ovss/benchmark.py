@@ -216,3 +216,27 @@ def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
         return sum((index >> (3 * bit + shift) & 1) << (7 - bit) for bit in range(3))
 
     return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
+COCO_ABSENT = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
+"""COCO category ids in 1..182 that no annotation bears (cocostuff's labels.md)."""
+
+COCO_THINGS, COCO_THINGS_AND_STUFF = 80, 171
+
+
+def label_of_id(benchmark: Benchmark) -> dict[int, int]:
+    """The number that released answers use for each class -> its label.
+
+    Raises:
+        ValueError: a COCO benchmark with another number of classes than COCO has.
+    """
+    labels = benchmark.searchable
+    if not benchmark.key.startswith("coco"):
+        return dict(enumerate(labels, start=1))
+    if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):
+        raise ValueError(
+            f"Expected {COCO_THINGS} or {COCO_THINGS_AND_STUFF} classes in a COCO benchmark, but "
+            f"{benchmark.key} has {len(labels)}."
+        )
+    categories = [number for number in range(1, 183) if number not in COCO_ABSENT]
+    return dict(zip(categories, labels, strict=False))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ovss.batch_size import fitting_batch
-from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.captions import TEMPLATE, Caption
 from ovss.labelling import Labeller
 from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, shrink_photo
@@ -91,7 +91,7 @@ class PnP(Segmenter):
             "head": self.head,
             "template": self.template,
             "dropout": self.dropout.settings(),
-            "labeller": asdict(self.label_maps.labeller),
+            "labeller": self.label_maps.labeller.settings(),
         }
 
     def fitting_batch(self, device: torch.device) -> int:
@@ -117,7 +117,7 @@ class PnP(Segmenter):
         self, pixel_values: Tensor, benchmark: Benchmark, proposals: Sequence[Proposal]
     ) -> list[Tensor]:
         """For each photo `(rounds, K_i, g, g)`: class maps of each round of Salience DropOut."""
-        names = [[self.names_of(label, benchmark) for label in p.labels] for p in proposals]
+        names = [[self.names_of(label, benchmark) for label in self.searched(p)] for p in proposals]
         return gradcam_rounds(
             self.vlm,
             pixel_values,
@@ -142,8 +142,9 @@ class PnP(Segmenter):
             self.label_maps(
                 [batch.photos[photo] for photo in several],
                 [self.dropout.combine(rounds[photo]) for photo in several],
-                [proposals[photo].labels for photo in several],
+                [self.searched(proposals[photo]) for photo in several],
                 benchmark,
+                self.dropout.rounds,
             )
         )
         labels = []
@@ -155,6 +156,17 @@ class PnP(Segmenter):
                 size = batch.photos[photo].shape[-2:]
                 labels.append(torch.full(size, own, device=batch.device))
         return labels
+
+    def searched(self, proposal: Proposal) -> tuple[int, ...]:
+        """The labels to look for in a photo, in the order of their names in the caption.
+
+        `released`: as they were proposed; of answers that is their order, and twice what they name
+        twice. `paper`: ascending and once, so that the same classes give the same label map,
+        whoever proposes them.
+        """
+        if self.variant == "released":
+            return proposal.labels
+        return tuple(sorted(set(proposal.labels)))
 
     def names_of(self, label: int, benchmark: Benchmark) -> tuple[str, ...]:
         """What a class is called in captions: its name and synonyms."""
@@ -183,11 +195,13 @@ class PnP(Segmenter):
 class LabelMaps(nn.Module):
     """Class maps of photos -> label maps with a benchmark's labels.
 
-    Photos beyond `LONGEST_SIDE` are labelled at that size, with the CRF's distances in its pixels.
+    Photos beyond `LONGEST_SIDE` are labelled at that size, with distances of the refinement in its
+    pixels.
 
     Args:
-        labeller: threshold, blur and CRF.
-        variant: `released` rescales COCO's classes.
+        labeller: threshold, blur and refinement.
+        variant: `released` rescales classes in some cases, and renumbers labels as the released
+            code does; see `forward`.
     """
 
     def __init__(self, labeller: Labeller, variant: Variant) -> None:
@@ -201,18 +215,23 @@ class LabelMaps(nn.Module):
         maps: Sequence[Tensor],
         labels: Sequence[Sequence[int]],
         benchmark: Benchmark,
+        rounds: int,
         threshold: float | None = None,
     ) -> list[Tensor]:
         """For each photo `(H, W)`: benchmark labels from the maps of one class or more.
+
+        The released code min-max scales each upsampled class where there are several: of COCO
+        always, of other benchmarks where there is one round.
 
         Args:
             photos: `(3, H_i, W_i)` uint8 each.
             maps: `(K_i, g, g)` each.
             labels: the benchmark's labels of each photo's K_i classes.
             benchmark: the classes.
+            rounds: how many rounds of Salience DropOut the maps are summed over.
             threshold: in place of the labeller's.
         """
-        labeller = self.labeller
+        labeller, released = self.labeller, self.variant == "released"
         if threshold is not None:
             labeller = replace(labeller, threshold=threshold)
         sizes = [(photo.shape[-2], photo.shape[-1]) for photo in photos]
@@ -224,8 +243,10 @@ class LabelMaps(nn.Module):
                 for photo, size, bound in zip(photos, sizes, bounds, strict=True)
             ],
             [benchmark.has_background(len(own)) for own in labels],
-            rescale=benchmark.rescale and self.variant == "released",
+            [released and len(own) > 1 and (benchmark.rescale or rounds == 1) for own in labels],
         )
+        if released:
+            labels = [renumbered(own, benchmark) for own in labels]
         background = benchmark.background if benchmark.background is not None else 0
         found = [
             torch.tensor([background, *own], device=indices.device)[indices]
@@ -235,6 +256,34 @@ class LabelMaps(nn.Module):
             own if size == bound else enlarge_labels(own.to(torch.uint8), size)
             for own, size, bound in zip(found, sizes, bounds, strict=True)
         ]
+
+
+def renumbered(labels: Sequence[int], benchmark: Benchmark) -> list[int]:
+    """The labels that the released code leaves in place of those of a photo's classes.
+
+    It writes each class's number (COCO: category id) over the index of its channel, from the last
+    channel to the first, in one array: where a number equals the index of an earlier channel, its
+    pixels are written over again, as that channel's.
+
+    Args:
+        labels: of the photo's classes, in the order of the channels.
+        benchmark: the classes.
+
+    Example:
+        >>> from ovss.benchmark import of_classes
+        >>> fruit = of_classes(["apple", "pear", "plum", "fig"])
+        >>> renumbered([1, 2], fruit), renumbered([4, 1], fruit)
+        ([1, 2], [4, 4])
+    """
+    number_of = {label: number for number, label in label_of_id(benchmark).items()}
+    first = int(benchmark.has_background(len(labels)))
+    left = []
+    for channel, label in enumerate(labels):
+        for earlier in reversed(range(channel)):
+            if number_of[label] == earlier + first:
+                label = labels[earlier]
+        left.append(label)
+    return left
 
 
 def gradcam_rounds(
@@ -250,7 +299,8 @@ def gradcam_rounds(
     """The class maps of each round of Salience DropOut.
 
     A class with synonyms has all of them in the caption, and the elementwise maximum of their maps.
-    A name that several classes share stands there once, and its map counts for each of them.
+    A name that several classes share stands there once, and its map counts for each of them;
+    `released`, which knows one name a class, has it there for each of them.
 
     Args:
         vlm: the frozen model.
@@ -265,29 +315,30 @@ def gradcam_rounds(
     Returns:
         `Rounds` whose maps have a row for each class (not for each synonym).
     """
-    captions: list[list[Caption]] = [
-        vlm.captions(unique_names(own), template) if own else [] for own in classes
-    ]
+    names = [caption_names(own, dropout.variant) for own in classes]
+    captions: list[list[Caption]] = [vlm.captions(own, template) if own else [] for own in names]
     rounds = dropout.gradcam_rounds(vlm, pixel_values, captions, layer, head, rescale)
     return rounds._replace(
-        maps=[merge_synonyms(maps, own) for maps, own in zip(rounds.maps, classes, strict=True)]
+        maps=[merge_synonyms(*parts) for parts in zip(rounds.maps, names, classes, strict=True)]
     )
 
 
-def unique_names(classes: ClassNames) -> list[str]:
-    """The names of a photo's classes, each once.
+def caption_names(classes: ClassNames, variant: Variant = "paper") -> list[str]:
+    """The names of a photo's classes as its caption has them.
 
     Example:
-        >>> unique_names([("screen",), ("car", "auto"), ("screen",)])
+        >>> caption_names([("screen",), ("car", "auto"), ("screen",)])
         ['screen', 'car', 'auto']
+        >>> caption_names([("screen",), ("car",), ("screen",)], "released")
+        ['screen', 'car', 'screen']
     """
-    return list(dict.fromkeys(name for names in classes for name in names))
+    names = [name for own in classes for name in own]
+    return names if variant == "released" else list(dict.fromkeys(names))
 
 
-def merge_synonyms(maps: Tensor, classes: ClassNames) -> Tensor:
+def merge_synonyms(maps: Tensor, names: Sequence[str], classes: ClassNames) -> Tensor:
     """`(rounds, names, g, g)` -> `(rounds, classes, g, g)`: the maximum over a class's names."""
-    rows = {name: row for row, name in enumerate(unique_names(classes))}
-    if all(len(names) == 1 for names in classes) and len(rows) == len(classes):
+    if [(name,) for name in names] == [tuple(own) for own in classes]:
         return maps
-    parts = [maps[:, [rows[name] for name in names]].amax(1) for names in classes]
-    return torch.stack(parts, 1)
+    rows = {name: row for row, name in enumerate(names)}
+    return torch.stack([maps[:, [rows[name] for name in own]].amax(1) for own in classes], 1)

@@ -73,7 +73,7 @@ def test_the_configuration_runs_over_the_demo(files, scenes_root):
             f"--data.init_args.root={scenes_root}",
             "--data.init_args.limit=2",
             "--data.init_args.num_workers=0",
-            "--model.labeller.crf=null",
+            "--model.labeller.refine=null",
             f"--trainer.default_root_dir={files / 'run'}",
         ]
     )

@@ -24,7 +24,7 @@ def label(size, labeller):
     maps = torch.tensor([[[4.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 4.0]]])
     generator = torch.Generator().manual_seed(0)
     photo = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
-    return LabelMaps(labeller, "paper")([photo], [maps], [(1, 2)], BENCHMARK)[0], photo, maps
+    return LabelMaps(labeller, "paper")([photo], [maps], [(1, 2)], BENCHMARK, 1)[0], photo, maps
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (40, 4096), (3000, 20)])
@@ -45,16 +45,16 @@ def test_no_matrix_grows_with_a_large_photo(size, monkeypatch):
 
 
 def test_labels_of_a_large_photo_are_those_of_the_small_one_enlarged():
-    labels, photo, maps = label((30, 2 * LONGEST_SIDE), Labeller(crf=None))
+    labels, photo, maps = label((30, 2 * LONGEST_SIDE), Labeller(refine=None))
     small = interpolate(photo[None], (15, LONGEST_SIDE), mode="bilinear", antialias=True)[0]
-    expected = Labeller(crf=None)(maps, small).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    expected = Labeller(refine=None)(maps, small).repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert torch.equal(labels.long(), expected)
     assert len(labels.unique()) > 1
 
 
 def test_a_photo_at_the_limit_is_labelled_as_it_is():
-    labels, photo, maps = label((20, LONGEST_SIDE), Labeller(crf=None))
-    assert torch.equal(labels, Labeller(crf=None)(maps, photo))
+    labels, photo, maps = label((20, LONGEST_SIDE), Labeller(refine=None))
+    assert torch.equal(labels, Labeller(refine=None)(maps, photo))
 
 
 class Fragile(Segmenter):

@@ -32,7 +32,7 @@ def arguments(tmp_path, scenes_root, tiny_blip_path, monkeypatch):
 
 
 def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
-    options = ("--model.labeller.threshold=0.2", "--model.labeller.crf=null")
+    options = ("--model.labeller.threshold=0.2", "--model.labeller.refine=null")
     main(["test", *arguments, *options, "--trainer.max_epochs=1"])  # not listed, but taken
     folder = tmp_path / "run"
     scores = json.loads((folder / "scores.json").read_text())
@@ -45,7 +45,7 @@ def test_test_writes_scores_and_configuration(arguments, tmp_path, capsys):
     assert [row["name"] for row in rows] == [row["name"] for row in scores["classes"]]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["model"]["labeller"]["threshold"] == 0.2
-    assert config["model"]["labeller"]["crf"] is None
+    assert config["model"]["labeller"]["refine"] is None
     line = capsys.readouterr().out
     assert f"mIoU {100 * scores['mIoU']:.1f}" in line
     assert "protocol standard" in line
@@ -136,6 +136,14 @@ def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
         (["--trainer.precision=64", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
         (["--model.template=a photo"], "Expected `template` to contain '{}' exactly once", 2),
         (["--model.labeller.blur=1e6"], "Expected `blur` to be in 0..1", 2),
+        (["--model.labeller.refine=sharp"], "Expected `refine` to be one of ['crf', 'pamr']", 2),
+        (
+            ["--model.labeller.refine=ovss.refine.PAMR", "--model.labeller.refine.steps=0"],
+            "Expected `steps` to be 1 or more, but got 0",
+            2,
+        ),
+        (["--model.labeller.crf=null"], "It is --model.labeller.refine now.", 2),
+        (["--config={model: {labeller: {crf: {iterations: 3}}}}"], "model.labeller.refine now.", 2),
         (["--data.init_args.root=/nowhere"], "ImageSets/Segmentation/val.txt", 1),
         (["--model.vlm.init_args.name_or_path=/nowhere/model"], "there is no folder", 1),
     ],
@@ -207,10 +215,10 @@ def test_demo_configuration_is_the_demo_models_own():
 
 
 def test_scores_name_what_they_depend_on(arguments, tmp_path):
-    main(["test", *arguments, "--model.dropout.rounds=1", "--model.labeller.crf=null"])
+    main(["test", *arguments, "--model.dropout.rounds=1", "--model.labeller.refine=null"])
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     settings = scores["settings"]
     assert settings["dropout"] == {"rounds": 1, "patches": 6, "relevance": "gradcam"}
-    assert settings["labeller"] == {"threshold": 0.01, "blur": 0.05, "crf": None}
+    assert settings["labeller"] == {"threshold": 0.01, "blur": 0.05, "refine": None}
     assert settings["proposals"] == {"kind": "oracle"}
     assert {"vlm", "layer", "head", "template"} <= set(settings)

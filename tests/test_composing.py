@@ -67,7 +67,7 @@ def few(tmp_path, scenes_root, tiny_blip_path):
         "--data.init_args.num_workers=0",
         f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
         "--model.dropout.rounds=1",
-        "--model.labeller.crf=null",
+        "--model.labeller.refine=null",
         f"--trainer.default_root_dir={tmp_path / 'run'}",
     ]
 
@@ -140,7 +140,7 @@ def test_segment_uses_the_demos_settings_only_without_a_configuration(shown):
     assert found["vlm"]["init_args"]["name_or_path"] == "demo"
     assert found["dropout"]["patches"] == demo["dropout"]["patches"]
     found = shown("model/blip_base_coco", command="segment")["model"]
-    assert found["dropout"]["patches"] == 10
+    assert found["dropout"]["patches"] is None  # the variant's
     assert found["labeller"]["threshold"] == 0.15
 
 
@@ -155,7 +155,7 @@ def test_a_model_may_have_its_arguments_beside_or_below(shown, write):
 @pytest.mark.parametrize(
     "option",
     [
-        ("--model.labeller.crf=null", ["labeller", "crf"], None),
+        ("--model.labeller.refine=null", ["labeller", "refine"], None),
         ("--model.proposals=itm", ["proposals"], "itm"),
         ("--model.dropout.rounds=1", ["dropout", "rounds"], 1),
         ("--model.loudness=3", ["loudness"], 3),

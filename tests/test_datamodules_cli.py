@@ -64,7 +64,7 @@ def evaluate(tmp_path, tiny_blip_path, monkeypatch):
                 f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
                 "--model.vlm.init_args.image_size=112",
                 "--model.dropout.rounds=1",
-                "--model.labeller.crf=null",
+                "--model.labeller.refine=null",
                 f"--trainer.default_root_dir={tmp_path / 'run'}",
                 *extra,
             ]

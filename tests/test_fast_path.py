@@ -98,7 +98,7 @@ def test_no_graph_before_the_chosen_layer(tiny_blip, photos, layer):
 def test_the_best_channel_is_the_first_of_equals():
     torch.manual_seed(0)
     channels = torch.randint(0, 3, (5, 40, 30)).float()  # full of ties
-    labeller = Labeller(threshold=0, blur=0, crf=None)
+    labeller = Labeller(threshold=0, blur=0, refine=None)
     labels = labeller(channels, torch.zeros(3, 40, 30, dtype=torch.uint8), background=False)
     assert np.array_equal(labels.numpy(), 1 + channels.numpy().argmax(0))
 

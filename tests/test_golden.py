@@ -181,9 +181,8 @@ def test_released_class_maps(golden, tiny_blip, dataset, image):
 @pytest.mark.parametrize("image", IMAGES)
 def test_paper_class_maps_count_every_round_once_and_average_every_class(golden, tiny_blip, image):
     case = golden.cases["voc"][image]
-    (maps,) = class_maps(
-        SalienceDropout(), tiny_blip, golden.pixels("voc", image), [caption_of(case)], LAYER, HEAD
-    )
+    pixels, dropout = golden.pixels("voc", image), SalienceDropout(patches=10)
+    (maps,) = class_maps(dropout, tiny_blip, pixels, [caption_of(case)], LAYER, HEAD)
     tokens = torch.from_numpy(golden["dropout"][f"voc_L5_H2_img{image}/iter_maps"][:, 0]).sum(0)
     first = 3
     for k, count in enumerate(case["tokens_per_class"]):
@@ -196,7 +195,7 @@ def test_paper_class_maps_count_every_round_once_and_average_every_class(golden,
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_channels_before_the_blur(golden, dataset, image):
     maps = torch.from_numpy(golden["class_maps"][f"{dataset}/img{image}/agg"])
-    channels = Labeller(blur=0, crf=None).channels(
+    channels = Labeller(blur=0, refine=None).channels(
         maps,
         golden.sizes[image],
         has_background(dataset, len(maps)),
@@ -256,7 +255,7 @@ LABEL_MAPS = [
 def label_map_case(golden, dataset, which, name, threshold, image):
     """Arguments of `tied_channels`."""
     maps = torch.from_numpy(golden["class_maps"][f"{dataset}/img{image}/{which}"])
-    labeller = Labeller(threshold, 0.05 if name == "blur" else 0.0, crf=None)
+    labeller = Labeller(threshold, 0.05 if name == "blur" else 0.0, refine=None)
     background = has_background(dataset, len(maps))
     return labeller, maps, golden.sizes[image], background, dataset.startswith("coco")
 
@@ -296,7 +295,7 @@ def test_corner_cases(golden, dataset, kind, name, blur, image):
     background = has_background(dataset, len(maps))
     rescale = dataset.startswith("coco")
     photo = torch.zeros(3, *golden.sizes[image], dtype=torch.uint8)
-    labeller = Labeller(0.15, blur, crf=None)
+    labeller = Labeller(0.15, blur, refine=None)
     labels = labeller(maps, photo, background, rescale)
     recorded = golden["synthetic"][f"{key}/{name}/agg"]
     # Scaling a constant channel: that of the class, or of a background that is nowhere.

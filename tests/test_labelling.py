@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ovss.captions import Caption
 from ovss.crf import DenseCRF
 from ovss.labelling import Labeller, blurring, upsampling
+from ovss.refine import PAMR
 from ovss.salience import SalienceDropout
 
 pytestmark = pytest.mark.numerical
@@ -104,9 +105,12 @@ def test_threshold_is_relative_to_each_class():
     assert channels.tolist() == [[[10.0, 2.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]]
 
 
-@pytest.mark.parametrize("crf", [None, DenseCRF(iterations=2)])
-def test_a_batch_equals_single_photos(crf):
-    labeller = Labeller(crf=crf)
+REFINEMENTS = [None, DenseCRF(iterations=2), PAMR(2, (1, 3))]
+
+
+@pytest.mark.parametrize("refine", REFINEMENTS)
+def test_a_batch_equals_single_photos(refine):
+    labeller = Labeller(refine=refine)
     maps = [random_maps(k, seed=k) for k in (1, 3, 2, 0, 1)]
     photos = [photo_of(size, i) for i, size in enumerate(SIZES[:5])]
     backgrounds = [True, False, True, True, False]
@@ -156,9 +160,9 @@ class TestDegenerateMaps:
         assert torch.isfinite(channels).all()
 
 
-def test_nothing_anywhere_is_background_after_the_crf():
-    labels = Labeller(crf=DenseCRF(iterations=3))(torch.zeros(3, 7, 7), photo_of((20, 31)))
-    assert not labels.any()
+@pytest.mark.parametrize("refine", ["crf", "pamr"])
+def test_nothing_anywhere_is_background_after_refinement(refine):
+    assert not Labeller(refine=refine)(torch.zeros(3, 7, 7), photo_of((20, 31))).any()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -166,13 +170,13 @@ def test_maps_that_are_not_finite(bad):
     maps = random_maps()
     maps[1, 2, 3] = bad
     with pytest.raises(ValueError, match=r"Expected `maps` to be finite, but got .* in class 2"):
-        Labeller(crf=None)(maps, photo_of((20, 31)))
+        Labeller(refine=None)(maps, photo_of((20, 31)))
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (1, 3, 7, 7)])
 def test_maps_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"shape \(K, gh, gw\)"):
-        Labeller(crf=None)(torch.zeros(shape), photo_of((20, 31)))
+        Labeller(refine=None)(torch.zeros(shape), photo_of((20, 31)))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,7 @@ def test_works_in_and_out_of_inference_mode():
     maps, photo, size = random_maps(), photo_of((53, 47)), (53, 47)
     upsampling.cache_clear()
     blurring.cache_clear()
-    labeller = Labeller(crf=None)
+    labeller = Labeller(refine=None)
     with torch.inference_mode():
         inside = labeller(maps, photo)
     leaf = maps.clone().requires_grad_()
@@ -210,7 +214,7 @@ def test_bfloat16_autocast_agrees(tiny_blip, golden, record_property, rounds, fl
     captions = [Caption.of(case["classes"]) for case in golden.cases["voc"]]
     pixels = torch.cat([golden.pixels("voc", image) for image in range(4)])
     photos = [photo_of(size) for size in golden.sizes]
-    labeller, dropout = Labeller(crf=None), SalienceDropout(rounds)
+    labeller, dropout = Labeller(refine=None), SalienceDropout(rounds)
 
     def labels():
         maps = class_maps(dropout, tiny_blip, pixels, captions, 4, 2)
@@ -226,9 +230,9 @@ def test_bfloat16_autocast_agrees(tiny_blip, golden, record_property, rounds, fl
     assert agreement > floor
 
 
-@pytest.mark.parametrize("crf", [None, DenseCRF(iterations=2)])
-def test_labelling_ignores_autocast(crf):
-    labeller, maps, photo = Labeller(crf=crf), random_maps(), photo_of((53, 47))
+@pytest.mark.parametrize("refine", REFINEMENTS)
+def test_labelling_ignores_autocast(refine):
+    labeller, maps, photo = Labeller(refine=refine), random_maps(), photo_of((53, 47))
     expected = labeller(maps, photo)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(labeller(maps, photo), expected)
@@ -286,7 +290,7 @@ def test_coarse_products_are_not_for_label_maps(allow):
     assert coarse in ("high", "tf32")
     products = Products()
     with products:
-        Labeller(crf=None)(random_maps(), photo_of((20, 31)))
+        Labeller(refine=None)(random_maps(), photo_of((20, 31)))
     assert len(products.seen) == 4  # interpolation and blur, rows and columns
     assert set(products.seen) <= {"highest", "ieee"}
     assert allowed() == coarse

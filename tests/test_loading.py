@@ -8,11 +8,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, CLIPConfig
+from transformers import BertConfig, BlipConfig, CLIPConfig
 
 from ovss.captions import Caption
 from ovss.vlm import BlipITM
-from ovss.vlm.blip import CLIP_STATISTICS
+from ovss.vlm.blip import CLIP_STATISTICS, check_published
+from ovss.vlm.loading import REVISIONS
 
 CAPTIONS = [Caption.of(["cat", "dog"])]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -251,3 +252,60 @@ def test_a_hub_id_that_cannot_be_had(name, revision, message):
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as refused:
         BlipITM.from_pretrained(name, revision=revision)
     assert "give a local folder with these files as `name_or_path`" in str(refused.value)
+
+
+def published_config(**sections):
+    """BLIP-ITM large's configuration with some parts changed; nothing is built from it."""
+    text = {"hidden_size": 768, "num_attention_heads": 12, **sections.get("text_config", {})}
+    vision = {"hidden_size": 1024, "num_attention_heads": 16, "layer_norm_eps": 1e-6}
+    return BlipConfig(
+        text_config=text, vision_config={**vision, **sections.get("vision_config", {})}
+    )
+
+
+def test_published_checkpoints_with_wrong_heads_are_refused(caplog):
+    check_published(published_config(), "blip")
+    assert caplog.text == ""
+    message = (
+        r"`text_config.num_attention_heads` .* of blip to be 12 \(768 / 64.*but got 8.*revisio"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_published(published_config(text_config={"num_attention_heads": 8}), "blip")
+    with pytest.raises(ValueError, match=r"`vision_config.num_attention_heads` .* to be 16"):
+        check_published(published_config(vision_config={"num_attention_heads": 12}), "blip")
+    # Of another width there is no original.
+    own = {"hidden_size": 48, "num_attention_heads": 12}
+    check_published(published_config(text_config=own, vision_config={"layer_norm_eps": 1.0}), "own")
+    assert caplog.text == ""
+
+
+def test_another_epsilon_than_the_originals_is_named(caplog):
+    check_published(published_config(vision_config={"layer_norm_eps": 1e-5}), "blip")
+    assert "blip: `vision_config.layer_norm_eps` is 1e-05 where BLIP was trained with 1e-06" in (
+        caplog.text
+    )
+
+
+def test_a_checkpoint_is_checked_when_it_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr("ovss.vlm.blip.PUBLISHED_WIDTH", 48)  # as the tiny one's
+    with pytest.raises(ValueError, match=r"to be 0 \(48 / 64"):
+        BlipITM.from_pretrained(folder())
+
+
+@pytest.mark.parametrize(("given", "asked"), [(None, "pinned"), ("main", "main")])
+def test_known_revisions_are_pinned(monkeypatch, given, asked):
+    revisions = []
+
+    def refuse(name, revision=None, **_):
+        revisions.append(revision)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    for name, pinned in REVISIONS.items():
+        assert re.fullmatch("[0-9a-f]{40}", pinned)
+        with pytest.raises(FileNotFoundError, match="no network in tests"):
+            BlipITM.from_pretrained(name, revision=given)
+        assert revisions[-1] == (pinned if asked == "pinned" else asked)
+    with pytest.raises(FileNotFoundError):
+        BlipITM.from_pretrained("someone/else", revision=given)
+    assert revisions[-1] == given

@@ -45,7 +45,7 @@ def run(tiny_blip, scenes_root, tmp_path):
     def run_with(*callbacks, command="test", logger=False, after=()):
         folder = tmp_path / "run"
         model = PnPOVSS(
-            tiny_blip, 1, 0, SalienceDropout(rounds=1), Labeller(crf=None), proposals="oracle"
+            tiny_blip, 1, 0, SalienceDropout(rounds=1), Labeller(refine=None), proposals="oracle"
         )
         trainer = Trainer(
             accelerator="cpu",

@@ -19,7 +19,7 @@ from ovss.proposals import resolve
 ROOT = Path(__file__).parents[1]
 OVERLAYS = sorted((ROOT / "configs" / "model").glob("*.yaml"))
 CHEAP = [
-    "--model.labeller.crf=null",
+    "--model.labeller.refine=null",
     "--model.dropout.rounds=1",
     "--data.init_args.limit=2",
     "--data.init_args.num_workers=0",

@@ -36,7 +36,7 @@ FAST = {
     "layer": 4,
     "head": 2,
     "dropout": SalienceDropout(rounds=1, patches=4),
-    "labeller": Labeller(crf=None),
+    "labeller": Labeller(refine=None),
 }
 
 
@@ -237,7 +237,7 @@ def test_a_folder_of_another_configuration_is_refused(go, tmp_path):
         go(labeller=Labeller(threshold=0.5))
     named = [line.strip() for line in str(refused.value).splitlines()[1:-1]]
     assert named[0] == "model.labeller.threshold: 0.15 in the folder, 0.5 now"
-    assert named[1].startswith("model.labeller.crf: null in the folder, {")
+    assert named[1].startswith("model.labeller.refine: null in the folder, {")
     assert len(named) == 2
     after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert after == before

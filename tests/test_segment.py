@@ -33,7 +33,7 @@ def result(tiny_blip, photo):
         layer=1,
         head=0,
         dropout=SalienceDropout(rounds=2, patches=4),
-        labeller=Labeller(crf=None),
+        labeller=Labeller(refine=None),
     )
 
 
@@ -121,7 +121,7 @@ def test_segment_takes_any_kind_of_image(result, photo, tiny_blip, tmp_path):
             layer=1,
             head=0,
             dropout=SalienceDropout(rounds=2, patches=4),
-            labeller=Labeller(crf=None),
+            labeller=Labeller(refine=None),
         )
         np.testing.assert_array_equal(again.labels, result.labels)
 
@@ -188,7 +188,7 @@ def run(tiny_blip_path, tmp_path, monkeypatch):
                 "segment",
                 str(photos),
                 f"--model.vlm.init_args.name_or_path={tiny_blip_path}",
-                "--model.labeller.crf=null",
+                "--model.labeller.refine=null",
                 f"--output={tmp_path / 'out'}",
                 *options,
             ]

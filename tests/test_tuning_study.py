@@ -493,7 +493,7 @@ def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root
     printed = capsys.readouterr().out
     assert "rank correlation" in printed
     run = [*arguments[:5], f"--config={folder / 'tune' / 'best.yaml'}"]
-    run += ["--data.init_args.limit=1", "--model.labeller.crf=null"]
+    run += ["--data.init_args.limit=1", "--model.labeller.refine=null"]
     main(["test", *run])
     used = yaml.safe_load((folder / "config.yaml").read_text())["model"]
     assert (used["layer"], used["head"]) == (overlay["layer"], overlay["head"])
@@ -505,7 +505,7 @@ def test_tune_writes_an_overlay_that_test_takes(arguments, tmp_path, scenes_root
 def test_validation_scores_as_test_does(arguments, tmp_path, scenes_root, monkeypatch):
     import json
 
-    plain = ["--model.labeller.crf=null"]
+    plain = ["--model.labeller.refine=null"]
     search = ["--study.reduction=1", "--study.trials=2", "--validate=true"]
     reward = ["--reward.mask=map", "--reward.measure=points"]
     main(["tune", *arguments, *plain, *search, *reward])

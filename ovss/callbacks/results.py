@@ -71,6 +71,8 @@ class ResultsWriter(Callback):
             console = Console()
             console.print(per_class_table(data))
             console.print(Text(headline(data), style="bold"), soft_wrap=True)
+            for remark in module.segmenter.proposer.remarks():
+                console.print(Text(remark), soft_wrap=True)
             console.print(Text(f"{work}; results in {self._layout.folder}"), soft_wrap=True)
 
     # Predicting goes the same way.

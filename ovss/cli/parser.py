@@ -13,6 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ovss.cli.config_file import Config, unknown_settings
 
+RENAMED = {"model.labeller.crf": "model.labeller.refine"}
+"""Settings of before, and what they are called now."""
+
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, with photos as a positional argument and no guessing of option names."""
@@ -80,7 +83,10 @@ class Parser(LightningArgumentParser):
 
 
 def _did_you_mean(name: str, known: Collection[str], dashes: str) -> str:
-    """The setting whose last name is most like another's, as a line of its own."""
+    """What a setting is called now, or one whose last name is most like its, as a line."""
+    for old, new in RENAMED.items():
+        if f"{name}.".startswith(f"{old}.") and new in known:
+            return f"\nIt is {dashes}{new} now."
     ends = {setting.rpartition(".")[2]: setting for setting in known}
     near = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1)
     return "".join(f"\nDid you mean {dashes}{ends[end]} instead of {dashes}{name}?" for end in near)

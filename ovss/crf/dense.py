@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -125,6 +125,23 @@ class DenseCRF:
         for job, result in zip(jobs, refined, strict=True):
             results.update(zip(job, result, strict=True))
         return [results[number] for number in range(len(photos))]
+
+    def probabilities(
+        self,
+        logits: Sequence[Tensor],
+        photos: Sequence[Tensor],
+        guides: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """See `ovss.refine.Refinement`: Q of the logits' softmax.
+
+        The colours are the photos', whatever the guides.
+        """
+        with torch.autocast(logits[0].device.type, enabled=False):
+            return self([own.softmax(0) for own in logits], photos)
+
+    def settings(self) -> dict[str, Any]:
+        """See `ovss.refine.Refinement`."""
+        return {"kind": "crf", **asdict(self)}
 
     # Out of inference mode, which is each thread's own: the threads of a pool could not write to
     # a tensor that another made in it.

@@ -17,7 +17,8 @@ class Proposal(NamedTuple):
     """The classes to look for in one photo.
 
     Attributes:
-        labels: labels of the benchmark, in ascending order.
+        labels: labels of the benchmark, in the order of an answer or else ascending. An answer may
+            name a class twice.
         scores: a confidence in 0..1 for each.
     """
 
@@ -51,6 +52,10 @@ class Proposer(ABC):
     def settings(self) -> dict[str, Any]:
         """What, beside the photos, classes and VLM, the proposals depend on; for reports."""
         return {}
+
+    def remarks(self) -> list[str]:
+        """What the run's summary says of the proposals, a sentence each."""
+        return []
 
 
 class OracleProposer(Proposer):

@@ -20,6 +20,15 @@ CLIP_STATISTICS = ImageStatistics(
 """The statistics of CLIP, which BLIP and BridgeTower were trained with, too."""
 
 
+REVISIONS = {
+    "Salesforce/blip-itm-base-coco": "e53efa8c21a31de017ae583d8bfe42dfa9ada8cb",
+    "Salesforce/blip-itm-large-coco": "8a0f749d3412b349b49d2a582fc13719d1c87999",
+    "Salesforce/blip-itm-large-flickr": "6df0d85f8fd97df11ec109039692a09a7988ef03",
+}
+"""Commits on the hub that are taken where no `revision` is given: those that corrected the number
+of text heads in BLIP's configurations. `main` takes the newest."""
+
+
 def load_pretrained(
     architecture: Any,
     name_or_path: str | Path,
@@ -32,7 +41,7 @@ def load_pretrained(
     Args:
         architecture: the transformers class.
         name_or_path: hub id or local folder.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; default: that of `REVISIONS`, or the newest.
         model_type: what `config.json` must say.
         optional: see `load_checkpoint`.
 
@@ -117,7 +126,7 @@ def load_model(
     Args:
         architectures: transformers classes by what `config.json` says under `model_type`.
         name_or_path: hub id or local folder.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; default: that of `REVISIONS`, or the newest.
         optional: start of the names of modules that are set to None where the checkpoint lacks
             their weights.
         option: how the command line names `name_or_path`, for errors.
@@ -134,6 +143,7 @@ def load_model(
     from transformers import AutoConfig
 
     name = str(name_or_path)
+    revision = revision or REVISIONS.get(name)
     classes = " or ".join(architecture.__name__ for architecture in architectures.values())
     expected, remedy = _expected(architectures, files), _remedy(name, option)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
@@ -248,7 +258,7 @@ def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[
     path = cached_file(
         str(name_or_path),
         "preprocessor_config.json",
-        revision=revision,
+        revision=revision or REVISIONS.get(str(name_or_path)),
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
