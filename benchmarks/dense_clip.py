@@ -7,7 +7,8 @@
 Weights are random (ViT-B/16, and ViT-B/8 for DINO), photos are noise of VOC's sizes, settings the
 field's: shorter side 336, windows of 224 every 112 pixels. The port is written anew after the
 references: windows one by one, logits of every name resized to each window, added on a canvas and
-resized to the photo, then the softmax over all names. Text features are random and cost neither.
+resized to the photo, then the softmax over all names. Text features are random and cost neither;
+NACLIP is without PAMR.
 """
 
 import argparse
@@ -149,7 +150,9 @@ def prepared(args, method, patch):
     clips, dinos = models(method, patch, args.layers)
     benchmark = of_classes([f"class {i}" for i in range(args.names - 1)])
     sizes = {"short_side": 336, "crop": 224, "stride": args.stride}
-    model = DenseCLIP(clips[0], NoTokenizer(), method, dinos[0], logit_scale=40, **sizes)
+    model = DenseCLIP(
+        clips[0], NoTokenizer(), method, dinos[0], refine=None, logit_scale=40, **sizes
+    )
     features = normalize(torch.randn(args.names, 512), dim=-1)
     model.text.features = lambda names: features
     preprocess = Preprocess(model.input_spec(benchmark))

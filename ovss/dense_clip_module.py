@@ -8,6 +8,7 @@ from ovss.benchmark import Benchmark
 from ovss.dense_clip import DenseCLIP
 from ovss.module import SegmentationModule
 from ovss.proposals import Proposer
+from ovss.refine import Refinement
 
 
 class DenseCLIPModule(SegmentationModule):
@@ -25,6 +26,8 @@ class DenseCLIPModule(SegmentationModule):
         vocabulary: the classes' names: `natural`, `sclip`, `clearclip`, `proxyclip`, or a text file
             with a line for each class, synonyms separated by ";".
         residual: whether residual connections and MLP of the last layer stay.
+        refine: what sharpens the logits along the photo's edges: `crf`, `pamr`, a refinement with
+            settings of its own, or null; `default` is NACLIP's PAMR and none for the others.
         sigma: of NACLIP's neighbourhood, in patches.
         beta: ProxyCLIP: similarities below so many times their mean are left out.
         gamma: ProxyCLIP: what similarities are multiplied with.
@@ -50,6 +53,7 @@ class DenseCLIPModule(SegmentationModule):
         proposals: str | Proposer = "all",
         vocabulary: str | None = None,
         residual: bool | None = None,
+        refine: Refinement | Literal["default", "crf", "pamr"] | None = "default",
         sigma: float | None = None,
         beta: float | None = None,
         gamma: float | None = None,
@@ -71,6 +75,7 @@ class DenseCLIPModule(SegmentationModule):
             proposals=proposals,
             vocabulary=vocabulary,
             residual=residual,
+            refine=refine,
             sigma=sigma,
             beta=beta,
             gamma=gamma,

@@ -17,6 +17,7 @@ from datamodules.coco import COCOObject, COCOStuff
 from datamodules.pascal_context import PascalContext
 from datamodules.voc import VOC
 from ovss.benchmark import PhotoBatch, of_classes
+from ovss.crf import DenseCRF
 from ovss.dense_clip import METHODS, DenseCLIP, queries_of
 from ovss.dense_clip.inference import Inference, inference_of
 from ovss.dense_clip.labelling import PhotoLogits, label_map
@@ -24,6 +25,7 @@ from ovss.dense_clip.methods import proxy_attention
 from ovss.dense_clip.windows import Axis, Windows
 from ovss.preprocessing import Preprocess
 from ovss.proposals import Proposal
+from ovss.refine import PAMR
 
 BENCHMARKS = {
     "voc21": VOC("data").benchmark,
@@ -218,6 +220,35 @@ def test_large_photos_are_labelled_at_a_bounded_size(make, monkeypatch):
     (labels,) = label(model, batch, benchmark)
     small = labels[::4, ::4]
     assert torch.equal(labels, small.repeat_interleave(4, 0).repeat_interleave(4, 1))
+
+
+def test_refined_logits(make):
+    """NACLIP's PAMR is guided by the input, the CRF by the photo; each logit is a name's."""
+    benchmark = of_classes(["cat", "dog; puppy"])
+    batch = batch_of(make("naclip"), benchmark, [(40, 60), (33, 30)])
+    plain = make("naclip", refine=None)
+    for refine, refinement in (("default", PAMR()), ("crf", DenseCRF())):
+        model = make("naclip", refine=refine, prob_thd=0.2)
+        assert model.settings()["refine"] == refinement.settings()
+        queries, own = plain.queries(benchmark), plain.inference(benchmark)
+        windows = [plain.windows(pixels, own) for pixels in batch.pixel_values]
+        with torch.no_grad():
+            found = label(model, batch, benchmark)
+            patches = plain.patch_logits(
+                batch.pixel_values, windows, plain.text.features(queries.names)
+            )
+        for photo, labels in enumerate(found):
+            size = labels.shape
+            logits = 40 * plain.photo_logits(patches[photo], windows[photo], size, own)[slice(None)]
+            guide = interpolate(batch.pixel_values[photo][None], size, mode="bilinear")[0]
+            (shares,) = refinement.probabilities([logits], [batch.photos[photo]], [guide])
+            best = torch.stack([shares[0], shares[1], shares[2:].amax(0)]).max(0)
+            expected = torch.where(best.values < 0.2, 0, best.indices)
+            assert (labels == expected).float().mean() > 0.999
+    assert plain.settings()["refine"] is None
+    assert make("sclip").settings()["refine"] is None
+    with pytest.raises(ValueError, match="`refine` to be one of"):
+        make("sclip", refine="prams")
 
 
 # ---- names and proposals -------------------------------------------------------------------------

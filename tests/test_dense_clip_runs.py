@@ -158,7 +158,7 @@ def test_configurations_go_with_benchmarks(number, capsys, monkeypatch):
         assert {name: model[name] for name in shipped} == shipped
         rest = {name: value for name, value in model.items() if name not in shipped}
         assert rest.pop("proposals") == "all"  # nothing of the benchmark's own model is left
-        assert rest.pop("on_error") == "stop"
+        assert (rest.pop("on_error"), rest.pop("refine")) == ("stop", "default")
         assert set(rest.values()) == {None}
 
 
@@ -191,6 +191,7 @@ def test_what_cannot_be_is_a_mistake_in_the_configuration(roots, weights, capsys
         ("--model.prob_thd=2", "`prob_thd` in 0..1, but got 2"),
         ("--model.vocabulary=nowhere.txt", "there is no such file"),
         ("--model.sigma=1", "options of sclip"),
+        ("--model.refine=prams", "refine"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(

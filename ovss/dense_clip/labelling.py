@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,44 @@ from ovss.maps import full_float32
 
 BAND = 1 << 24
 """Logits that are held at once, 64 MiB in float32: a photo is labelled in bands of rows."""
+
+
+class Logits(Protocol):
+    """Logits of a photo's pixels, `(Q, H, W)`, in bands of rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+
+    def bands(self) -> list[slice]:
+        """The photo's rows in parts."""
+
+    def __getitem__(self, band: slice) -> Tensor:
+        """`(Q, rows of the band, W)`."""
+
+
+@dataclass(frozen=True)
+class WholeLogits:
+    """Logits that are there as a whole, as a refinement leaves them.
+
+    Attributes:
+        values: `(Q, H, W)`.
+    """
+
+    values: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """See `Logits`."""
+        return self.values.device
+
+    def bands(self) -> list[slice]:
+        """See `Logits`."""
+        return _bands(*self.values.shape)
+
+    def __getitem__(self, band: slice) -> Tensor:
+        """See `Logits`."""
+        return self.values[:, band]
 
 
 @dataclass(frozen=True)
@@ -29,24 +68,28 @@ class PhotoLogits:
     columns: Tensor
 
     @property
-    def size(self) -> tuple[int, int]:
-        """The photo's, (H, W)."""
-        return len(self.rows), len(self.columns)
+    def device(self) -> torch.device:
+        """See `Logits`."""
+        return self.patches.device
 
     def bands(self) -> list[slice]:
-        """The photo's rows in bands that hold at most `BAND` logits, or one row."""
-        height, width = self.size
-        step = max(1, BAND // (len(self.patches) * width))
-        return [slice(top, top + step) for top in range(0, height, step)]
+        """See `Logits`."""
+        return _bands(len(self.patches), len(self.rows), len(self.columns))
 
     def __getitem__(self, band: slice) -> Tensor:
-        """`(Q, rows of the band, W)`."""
+        """See `Logits`."""
         with torch.autocast(self.patches.device.type, enabled=False), full_float32():
             return (self.rows[band] @ self.patches) @ self.columns.T
 
 
+def _bands(count: int, height: int, width: int) -> list[slice]:
+    """Bands that hold at most `BAND` logits, or one row."""
+    step = max(1, BAND // (count * width))
+    return [slice(top, top + step) for top in range(0, height, step)]
+
+
 def label_map(
-    logits: PhotoLogits,
+    logits: Logits,
     classes: Sequence[int],
     scale: float,
     prob_thd: float = 0.0,
@@ -66,7 +109,7 @@ def label_map(
         area_thd: labels other than 0 with at most this share of the pixels that are not 0 (before
             `prob_thd`) are taken out of the photo.
     """
-    labels = torch.tensor(classes, device=logits.patches.device)
+    labels = torch.tensor(classes, device=logits.device)
     out = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     if area_thd > 0:
         out = _too_small(logits, labels, area_thd)
@@ -74,7 +117,7 @@ def label_map(
     return torch.cat(found)
 
 
-def _too_small(logits: PhotoLogits, labels: Tensor, area_thd: float) -> Tensor:
+def _too_small(logits: Logits, labels: Tensor, area_thd: float) -> Tensor:
     """Which queries belong to labels of little area, `(Q,)` bool."""
     pixels = torch.zeros(int(labels.max()) + 1, dtype=torch.long, device=labels.device)
     for band in logits.bands():

@@ -166,6 +166,7 @@ class Method:
             first and then to its own; elsewhere straight to its own.
         settings: whose settings for each benchmark it has (`ovss.dense_clip.inference`).
         vocabulary: whose class names it has.
+        refine: how its logits are refined, a key of `ovss.refine.CHOICES`.
     """
 
     attend: Callable[..., Tensor]
@@ -175,6 +176,7 @@ class Method:
     via_input: bool = False
     settings: str = "sclip"
     vocabulary: str = "sclip"
+    refine: str | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -187,7 +189,12 @@ METHODS: dict[str, Method] = {
         clearclip, residual=False, pad="patch", settings="clearclip", vocabulary="clearclip"
     ),
     "naclip": Method(
-        naclip, residual=False, options={"sigma": 5.0}, via_input=True, settings="naclip"
+        naclip,
+        residual=False,
+        options={"sigma": 5.0},
+        via_input=True,
+        settings="naclip",
+        refine="pamr",
     ),
     "proxyclip": Method(
         proxyclip,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from ovss.batch_size import MOST, ON_CPU
 from ovss.benchmark import Benchmark, PhotoBatch
@@ -22,14 +22,15 @@ from ovss.dense_clip.inference import (
     check_overrides,
     inference_of,
 )
-from ovss.dense_clip.labelling import PhotoLogits, label_map
+from ovss.dense_clip.labelling import PhotoLogits, WholeLogits, label_map
 from ovss.dense_clip.methods import METHODS
 from ovss.dense_clip.text import TextEncoder
 from ovss.dense_clip.vocabulary import Queries, queries_of
 from ovss.dense_clip.windows import Axis, Windows, by_shape, in_parts
-from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, full_float32
+from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, full_float32, shrink_photo
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
+from ovss.refine import Refinement, resolve
 from ovss.segmenter import Segmenter
 from ovss.vlm.loading import checkpoint_name, load_checkpoint, load_model
 
@@ -62,6 +63,9 @@ class DenseCLIP(Segmenter):
             see `ovss.dense_clip.queries_of`. Default: the method's reference's.
         residual: whether residual connections and MLP of the last layer stay; default: as the
             method has it. MaskCLIP without is the reduced form of the ClearCLIP repository.
+        refine: what sharpens the logits of all names along the photo's edges: `crf`, `pamr`, a
+            refinement with settings of its own, or None; `default` is NACLIP's PAMR and none for
+            the others. PAMR is guided by the input, resized to the photo.
         options: the method's own (`sigma` of NACLIP in patches, `beta` and `gamma` of ProxyCLIP)
             and settings of `Inference`; None for the default.
 
@@ -79,6 +83,7 @@ class DenseCLIP(Segmenter):
         proposals: str | Proposer = "all",
         vocabulary: str | None = None,
         residual: bool | None = None,
+        refine: Refinement | Literal["default", "crf", "pamr"] | None = "default",
         **options: Any,
     ) -> None:
         super().__init__(proposals)
@@ -101,7 +106,7 @@ class DenseCLIP(Segmenter):
         own, self._overrides = _split_options(options, method)
         self.image = ImageEncoder(clip, method, residual, dino, **own)
         self.text = TextEncoder(clip, tokenizer)
-        self.label = LabelMap()
+        self.label = LabelMap(resolve(self.row.refine if refine == "default" else refine))
         self._method_options = {**self.row.options, **own}
         check_overrides(self._overrides, self.image.patch)
         self.eval().requires_grad_(False)
@@ -169,11 +174,13 @@ class DenseCLIP(Segmenter):
         """See `Segmenter.settings`."""
         path = Path(self.vocabulary).expanduser()
         lines = path.read_text("utf-8-sig").splitlines() if path.is_file() else None
+        refinement = self.label.refinement
         return {
             **super().settings(),
             "checkpoint": self.model,
             "residual": self.image.residual,
             **self._method_options,
+            "refine": None if refinement is None else refinement.settings(),
             "vocabulary": self.vocabulary if lines is None else lines,
             "inference": {**asdict(DEFAULTS[self.row.settings]), **self._overrides},
             "by_benchmark": {
@@ -203,16 +210,19 @@ class DenseCLIP(Segmenter):
         windows = [self.windows(pixels, settings) for pixels in batch.pixel_values]
         patches = self.patch_logits(batch.pixel_values, windows, features)
         found = []
-        for photo, own, cut, proposal in zip(
-            batch.photos, patches, windows, proposals, strict=True
+        for photo, pixels, own, cut, proposal in zip(
+            batch.photos, batch.pixel_values, patches, windows, proposals, strict=True
         ):
             size = (photo.shape[-2], photo.shape[-1])
             labels = proposal.labels or self._without_proposal(own, queries, benchmark)
-            keep = [row for row, label in enumerate(queries.labels)
-                    if label in labels or label == benchmark.background]  # fmt: skip
-            logits = self.photo_logits(own[keep], cut, bounded(size, LONGEST_SIDE), settings)
-            kept = [queries.labels[row] for row in keep]
-            found.append(enlarge_labels(self.label(logits, kept, settings), size))
+            kept = [
+                row
+                for row, label in enumerate(queries.labels)
+                if label in labels or label == benchmark.background
+            ]
+            logits = self.photo_logits(own[kept], cut, bounded(size, LONGEST_SIDE), settings)
+            rows = [queries.labels[row] for row in kept]
+            found.append(enlarge_labels(self.label(logits, rows, settings, photo, pixels), size))
         return found
 
     def queries(self, benchmark: Benchmark) -> Queries:
@@ -280,12 +290,45 @@ class DenseCLIP(Segmenter):
 
 
 class LabelMap(nn.Module):
-    """`label_map` as a stage whose time is told."""
+    """Logits -> label map, refined on the way.
 
-    def forward(self, logits: PhotoLogits, labels: Sequence[int], settings: Inference) -> Tensor:
-        """See `label_map`."""
+    Args:
+        refinement: what sharpens the logits along the photo's edges.
+    """
+
+    def __init__(self, refinement: Refinement | None = None) -> None:
+        super().__init__()
+        self.refinement = refinement
+
+    def forward(
+        self,
+        logits: PhotoLogits,
+        labels: Sequence[int],
+        settings: Inference,
+        photo: Tensor,
+        pixels: Tensor,
+    ) -> Tensor:
+        """See `label_map`.
+
+        Args:
+            logits: of Q queries.
+            labels: of the queries.
+            settings: scale and thresholds.
+            photo: `(3, H, W)` uint8.
+            pixels: the input `(3, h, w)`.
+        """
         scale, prob_thd, area_thd = settings.logit_scale, settings.prob_thd, settings.area_thd
-        return label_map(logits, labels, scale, prob_thd, area_thd)
+        if self.refinement is None or len(labels) == 1:
+            return label_map(logits, labels, scale, prob_thd, area_thd)
+        values = logits[slice(None)]
+        size = (values.shape[1], values.shape[2])
+        guide = interpolate(pixels[None].float(), size, mode="bilinear")[0]
+        if photo.shape[1:] != size:
+            photo = shrink_photo(photo, size)
+        (shares,) = self.refinement.probabilities([scale * values], [photo], [guide])
+        # Their logarithms have them as softmax.
+        refined = WholeLogits(shares.clamp(min=torch.finfo(shares.dtype).tiny).log())
+        return label_map(refined, labels, 1.0, prob_thd, area_thd)
 
 
 def _split_options(options: dict[str, Any], method: str) -> tuple[dict[str, float], dict[str, Any]]:
