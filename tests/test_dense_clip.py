@@ -212,6 +212,34 @@ def test_windows_in_parts(method, make, monkeypatch):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_photos_of_extreme_shapes(method, make):
+    benchmark = of_classes(["cat", "dog"])
+    model = make(method)
+    batch = batch_of(model, benchmark, [(1, 1), (1, 90), (200, 2)])
+    assert [labels.shape for labels in label(model, batch, benchmark)] == [
+        (1, 1),
+        (1, 90),
+        (200, 2),
+    ]
+
+
+def test_half_precision_is_the_encoders_alone(make):
+    benchmark = of_classes(["cat", "dog"])
+    model = make("sclip")
+    batch = batch_of(model, benchmark, [(40, 60)])
+    features = model.text.features(["cat", "dog"])
+    windows = [model.windows(batch.pixel_values[0], model.inference(benchmark))]
+    with torch.no_grad():
+        (exact,) = model.patch_logits(batch.pixel_values, windows, features)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (found,) = model.patch_logits(batch.pixel_values, windows, features)
+            logits = model.photo_logits(found, windows[0], (40, 60), model.inference(benchmark))
+            assert logits[slice(None)].dtype == torch.float32
+    assert found.dtype == torch.float32
+    assert 0 < (found - exact).abs().max() < 0.05
+
+
 def test_large_photos_are_labelled_at_a_bounded_size(make, monkeypatch):
     benchmark = of_classes(["cat", "dog"], background=False)
     model = make("maskclip")

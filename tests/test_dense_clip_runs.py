@@ -113,7 +113,7 @@ def test_segment(method, weights, tmp_path):
     assert sidecar["settings"]["method"] == method
 
 
-def test_proposals_from_truth_and_from_a_file(roots, weights, tmp_path):
+def test_proposals_of_other_kinds(roots, weights, golden_clip_path, tmp_path):
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps({"2007_000033": ["cat"], "2007_000042": ["dog", "sofa"]}))
     kinds = {
@@ -121,6 +121,14 @@ def test_proposals_from_truth_and_from_a_file(roots, weights, tmp_path):
         "file": [
             "--model.proposals=ovss.proposals.FileProposer",
             f"--model.proposals.init_args.path={answers}",
+        ],
+        # Its answers are kept by the pixels of each photo, which here have sizes of their own.
+        "clip": [
+            "--model.proposals=ovss.proposals.ClipProposer",
+            f"--model.proposals.init_args.name_or_path={golden_clip_path / 'clip_tiny_hf'}",
+            "--model.proposals.init_args.top_k=2",
+            "--model.proposals.init_args.threshold=0",
+            "--data.init_args.num_workers=1",
         ],
     }
     for kind, options in kinds.items():
@@ -140,6 +148,15 @@ def test_proposals_from_truth_and_from_a_file(roots, weights, tmp_path):
         )
         scores = json.loads((tmp_path / kind / "scores.json").read_text())
         assert scores["proposals"] == kind
+        proposed = {
+            line["id"]: line["proposal"]
+            for line in map(json.loads, (tmp_path / kind / "photos.jsonl").open())
+        }
+        for photo, labels in proposed.items():
+            own = np.unique(np.asarray(Image.open(tmp_path / kind / "labels" / f"{photo}.png")))
+            assert set(own.tolist()) <= {0, *labels}
+    assert {len(labels) for labels in proposed.values()} == {2}
+    assert list((tmp_path / "proposals").glob("clip-*.jsonl"))
     found = np.asarray(Image.open(tmp_path / "file" / "labels" / "2007_000033.png"))
     assert set(np.unique(found)) <= {0, 8}
 
