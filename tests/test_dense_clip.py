@@ -26,6 +26,7 @@ from ovss.dense_clip.windows import Axis, Windows
 from ovss.preprocessing import Preprocess
 from ovss.proposals import Proposal
 from ovss.refine import PAMR
+from ovss.utils.progress import Progress
 
 BENCHMARKS = {
     "voc21": VOC("data").benchmark,
@@ -486,3 +487,23 @@ def test_a_tokenizer_of_another_model(make, tiny_blip):
     config = SimpleNamespace(vocab_size=934, eos_token_id=2)
     legacy = SimpleNamespace(**{**vars(clip), "config": SimpleNamespace(text_config=config)})
     assert DenseCLIP(legacy, model.text.tokenizer, "sclip").text.tokenizer.eos_token_id == 933
+
+
+def test_names_are_encoded_once_and_before_the_photos(make, monkeypatch):
+    benchmark = of_classes([f"c{i}" for i in range(60)])
+    model = make("clip")
+    shown = []
+
+    class Shown(Progress):
+        def __enter__(self):
+            shown.append((self.total, self.enabled))
+            return super().__enter__()
+
+    monkeypatch.setattr("ovss.dense_clip.text.Progress", Shown)
+    model.prepare(benchmark)
+    assert shown == [(61, True)]
+    encoded = []
+    model.text.register_forward_hook(lambda *args: encoded.append(args[1]))
+    label(model, batch_of(model, benchmark, [(30, 30)]), benchmark)
+    assert encoded == []
+    assert not any(enabled for _, enabled in shown[1:])

@@ -11,7 +11,7 @@ from miniatures import WRITERS
 from PIL import Image
 
 from ovss.cli.main import main
-from ovss.dense_clip import METHODS
+from ovss.dense_clip import METHODS, DenseCLIP
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -48,7 +48,13 @@ def roots(tmp_path_factory):
 
 @pytest.mark.parametrize("benchmark", ["voc21", "cityscapes19"])
 @pytest.mark.parametrize("method", METHODS)
-def test_test_and_predict(method, benchmark, roots, weights, tmp_path, capsys):
+def test_test_and_predict(method, benchmark, roots, weights, tmp_path, capsys, monkeypatch):
+    prepared = []
+    prepare = DenseCLIP.prepare
+    monkeypatch.setattr(
+        DenseCLIP, "prepare", lambda self, of: (prepared.append(of.key), prepare(self, of))
+    )
+
     def run(command, *options):
         folder = tmp_path / command
         main(
@@ -78,8 +84,10 @@ def test_test_and_predict(method, benchmark, roots, weights, tmp_path, capsys):
     assert mean_iou_of(tested) == scores["mIoU"]
     predicted = run("predict", "--data.init_args.batch_size=2")
     assert (predicted / "scores.json").read_bytes() == (tested / "scores.json").read_bytes()
+    assert prepared == [benchmark, benchmark]
     if method == "naclip":
         run("test")
+        assert len(prepared) == 2  # no name is encoded where no photo is left
         assert "nothing was left to do" in capsys.readouterr().out
 
 

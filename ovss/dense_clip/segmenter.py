@@ -189,6 +189,10 @@ class DenseCLIP(Segmenter):
             },
         }
 
+    def prepare(self, benchmark: Benchmark) -> None:
+        """See `Segmenter.prepare`: the features of all names."""
+        self.text.features(self.queries(benchmark).names)
+
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`; windows are seen in parts that fit, whatever the batch."""
         return ON_CPU if device.type == "cpu" else MOST

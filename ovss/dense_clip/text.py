@@ -18,6 +18,10 @@ TEMPLATES: tuple[str, ...] = tuple(
 """CLIP's 80 prompts for ImageNet, which all the references use, with `{}` for the name."""
 
 
+WORTH_SHOWING = 50
+"""Names from which there is a progress bar: each is 80 texts, which take a CPU most of a second."""
+
+
 class TextEncoder(nn.Module):
     """A name -> `(E,)` of unit length.
 
@@ -74,11 +78,18 @@ class TextEncoder(nn.Module):
         """`(Q, E)` of all names; each is computed once and kept."""
         new = [name for name in dict.fromkeys(names) if name not in self._known]
         device = self.projection.weight.device
-        with torch.no_grad(), Progress("class names", len(new), unit="names") as progress:
+        shown = len(new) >= WORTH_SHOWING and not _another_process_shows()
+        progress = Progress("class names", len(new), unit="names", enabled=shown)
+        with torch.no_grad(), progress:
             for name in new:
                 self._known[name] = self(name).cpu()
                 progress.advance()
         return torch.stack([self._known[name] for name in names]).to(device)
+
+
+def _another_process_shows() -> bool:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return distributed and torch.distributed.get_rank() > 0
 
 
 def _check_tokenizer(tokenizer: Any, config: Any) -> None:
