@@ -28,6 +28,8 @@ from ovss.proposals import Proposal
 from ovss.refine import PAMR
 from ovss.utils.progress import Progress
 
+pytestmark = pytest.mark.numerical
+
 BENCHMARKS = {
     "voc21": VOC("data").benchmark,
     "pc60": PascalContext("data", "pc60").benchmark,
