@@ -8,6 +8,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         batch_size: photos in a step; default: what fits the device, as the module under test finds
             out (8 on a CPU).
         num_workers: loader processes; default: the cores this process may use, less one, at most 8.
-        spec: the VLM's input; default: asked of the module under test.
+        spec: the model's input; default: asked of the module under test.
     """
 
     archives: tuple[Archive, ...] = ()
@@ -69,6 +70,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.spec = spec
         self._dataset: PhotoDataset | None = None
+        self._collate = partial(collate)
         self._finished: frozenset[int] = frozenset()
         self.whole: int | None = None
         """Photos in the split without `limit`, once `setup` ran."""
@@ -148,7 +150,9 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         """Find the files and check that the split is whole."""
         split = self.find_whole()
         log.info("%s: labels from %s", self.benchmark.title, split.source)
-        self._dataset = PhotoDataset(split, self.benchmark, Preprocess(self._input_spec()))
+        spec = self._input_spec()
+        self._collate = partial(collate, stack=spec.resize == "square")
+        self._dataset = PhotoDataset(split, self.benchmark, Preprocess(spec))
         if self._batch_size is None:
             module = getattr(self.trainer, "lightning_module", None)
             find = getattr(module, "fitting_batch", None)
@@ -172,7 +176,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             sampler=UnpaddedSampler(self.dataset, self.batch_size, finished=self._finished),
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_stop_signal,
         )

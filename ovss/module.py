@@ -242,6 +242,22 @@ class SegmentationModule(LightningModule):
                 self.benchmark.searchable,
             )
 
+    def on_test_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_test_model_eval()
+        self._prepare(self.trainer.test_dataloaders)
+
+    def on_predict_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_predict_model_eval()
+        self._prepare(self.trainer.predict_dataloaders)
+
+    def _prepare(self, loader: Any) -> None:
+        nothing_left = len(getattr(loader, "sampler", "?")) == 0
+        if not nothing_left:
+            with torch.no_grad():
+                self.segmenter.prepare(self.benchmark)
+
     def on_test_start(self) -> None:
         """Forget earlier runs."""
         self._start()

@@ -112,6 +112,12 @@ def tiny_blip(tiny_blip_path):
 
 
 @pytest.fixture(scope="session")
+def golden_clip_path():
+    """Outputs recorded from the CLIP-based methods' own code on a tiny random CLIP and DINO."""
+    return GOLDEN.with_name("golden_clip")
+
+
+@pytest.fixture(scope="session")
 def scenes_root(tmp_path_factory):
     """Eight drawn scenes in the VOC layout."""
     from datamodules.scene_generator import write_scenes

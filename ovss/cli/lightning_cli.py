@@ -67,7 +67,7 @@ class EvaluationTrainer(Trainer):
 
     def segment(
         self,
-        model: PnPOVSS,
+        model: SegmentationModule,
         photos: str,
         classes: str | None = None,
         output: Path = Path("runs/segment"),
@@ -84,7 +84,8 @@ class EvaluationTrainer(Trainer):
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
-            heatmaps: also write what was found in each round of Salience DropOut, for each class.
+            heatmaps: also write what was found in each round of Salience DropOut, for each class;
+                PnP-OVSS only.
             datamodule: not used.
         """
         from ovss.cli.segment import segment_files
@@ -127,11 +128,11 @@ class EvaluationCLI(LightningCLI):
         if rest[:1] == ["segment"] and not self._configs:
             self._configs, _ = take_configs([f"--config={json.dumps({'model': DEMO})}"])
         self._shell = _shell_of(self._configs, rest)
-        if rest[:1] in (["segment"], ["tune"]) and not issubclass(self._shell, PnPOVSS):
+        if rest[:1] == ["tune"] and not issubclass(self._shell, PnPOVSS):
             raise ConfigurationError(
-                f"Expected {DEFAULT_MODEL} as `model.class_path` of `{rest[0]}`, but got "
+                f"Expected {DEFAULT_MODEL} as `model.class_path` of `tune`, but got "
                 f"{self._shell.__module__}.{self._shell.__qualname__}; other methods have "
-                "`test` and `predict`."
+                "`test`, `predict` and `segment`."
             )
         super().__init__(
             self._shell,
