@@ -15,14 +15,15 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.dataset import PhotoDataset, Split, collate
-from datamodules.download.archives import Archive
-from datamodules.masks import Labels
-from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
-from datamodules.specs import with_prompts
 from ovss.benchmark import Benchmark
 from ovss.preprocessing import InputSpec, Preprocess
 from ovss.utils.text import COMMAND
+
+from .dataset import PhotoDataset, Split, collate
+from .download.archives import Archive
+from .masks import Labels
+from .sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
+from .specs import with_prompts
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.layouts import Encoding, Layout
-from datamodules.masks import label_table
-from datamodules.specs import class_names, palette, prompt_names, refuse_released
 from ovss.benchmark import Benchmark, Protocol
 from ovss.utils.text import COMMAND
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .layouts import Encoding, Layout
+from .masks import label_table
+from .specs import class_names, palette, prompt_names, refuse_released
 
 TREE = """
 leftImg8bit/val/<city>/<city>_<sequence>_<frame>_leftImg8bit.png

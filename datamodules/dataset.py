@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from datamodules.errors import SharedMemoryError
-from datamodules.masks import Labels, Sample, read_png, to_labels
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.preprocessing import read_photo
+
+from .errors import SharedMemoryError
+from .masks import Labels, Sample, read_png, to_labels
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ As a script: `python examples/notebook.py`. Nothing is downloaded.
 
 # %%
 import numpy as np
+from ovss.datamodules.scene_generator import CLASSES, classes_in, draw_scene
 
 import ovss
-from datamodules.scene_generator import CLASSES, classes_in, draw_scene
 
 photo, truth = draw_scene(seed=20_000_005)
 names = [str(name) for name in classes_in(truth)]

@@ -171,7 +171,7 @@ def segment(
         FileNotFoundError: no photo at that path.
 
     Example:
-        >>> from datamodules.scene_generator import draw_scene
+        >>> from ovss.datamodules.scene_generator import draw_scene
         >>> photo, _ = draw_scene(seed=1)
         >>> segment(photo, ["sun", "tree"]).classes
         ('background', 'sun', 'tree')

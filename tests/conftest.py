@@ -120,7 +120,7 @@ def golden_clip_path():
 @pytest.fixture(scope="session")
 def scenes_root(tmp_path_factory):
     """Eight drawn scenes in the VOC layout."""
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root, dev=2, val=8, workers=0)

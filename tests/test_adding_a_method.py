@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import RunFolder
 from ovss.cli.main import main
+from ovss.datamodules import Scenes
 from ovss.proposals import Proposal, Proposer
 
 ROOT = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -109,9 +110,52 @@ def test_only_the_command_line_knows_the_data_modules():
     knowing = {
         path.relative_to(ROOT / "ovss").parent.as_posix()
         for path in (ROOT / "ovss").rglob("*.py")
-        if re.search(r"^\s*(from|import) datamodules", path.read_text(encoding="utf-8"), re.M)
+        if re.search(r"^\s*(from|import) .*\bdatamodules\b", path.read_text(encoding="utf-8"), re.M)
     }
-    assert knowing == {"cli"}
+    assert knowing == {"cli", "."}  # `ovss/datamodules.py` is their name
+
+
+BOTH_NAMES = """
+import ovss.datamodules as ours, datamodules as bare
+from ovss.datamodules.download.archives import Archive
+from datamodules.download.archives import Archive as same
+assert ours is bare and Archive is same and ours.VOC is bare.VOC
+assert ours.VOC.__module__ == "ovss.datamodules.voc"
+"""
+
+
+@pytest.mark.parametrize("bare_first", [False, True])
+def test_data_modules_are_the_same_under_both_names(bare_first):
+    first = "import datamodules.voc\n" if bare_first else ""
+    subprocess.run([sys.executable, "-c", first + BOTH_NAMES], cwd=ROOT, check=True)
+
+
+def test_another_projects_datamodules_hide_nothing(tmp_path):
+    (tmp_path / "datamodules").mkdir()
+    (tmp_path / "datamodules" / "__init__.py").write_text("theirs = True\n")
+    code = (
+        "import datamodules; assert datamodules.theirs\n"
+        "from ovss.datamodules import Scenes; from ovss.datamodules.voc import VOC\n"
+        "from ovss.cli.main import main; main(['prepare', '--config', 'demo', '--check',"
+        " '--data.init_args.root', 'nowhere'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "Expected Scenes (drawn, 13 classes) under nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_of_the_project_takes_the_bare_name():
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("ovss", "datamodules", "tests", "tools", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^\s*(from|import) datamodules\b", path.read_text(encoding="utf-8"), re.M)
+        and path.name != "test_console.py"
+    ]
+    assert found == ["ovss/datamodules.py"]  # for type checkers
 
 
 def test_help_lists_every_command(capsys):

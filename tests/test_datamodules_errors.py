@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import (
+from ovss.datamodules import (
     ADE20K,
     VOC,
     Cityscapes,

@@ -9,13 +9,13 @@ import torch
 from conftest import FEATURES, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ovss.datamodules.ade20k import benchmark as ade20k
+from ovss.datamodules.cityscapes import Cityscapes
+from ovss.datamodules.coco import COCOObject, COCOStuff
+from ovss.datamodules.pascal_context import PascalContext
+from ovss.datamodules.voc import VOC
 from torch.nn.functional import interpolate, normalize
 
-from datamodules.ade20k import benchmark as ade20k
-from datamodules.cityscapes import Cityscapes
-from datamodules.coco import COCOObject, COCOStuff
-from datamodules.pascal_context import PascalContext
-from datamodules.voc import VOC
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.crf import DenseCRF
 from ovss.dense_clip import METHODS, DenseCLIP, queries_of

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.pnp import PnP

@@ -143,7 +143,7 @@ def test_the_request_has_prompt_photo_and_key(asker, server):
 
 
 def test_coco_is_asked_for_by_category_ids(asker, server):
-    from datamodules import COCOObject
+    from ovss.datamodules import COCOObject
 
     server.answers = ["[90: toothbrush], [100%]"]
     benchmark = COCOObject("nowhere").benchmark

@@ -19,9 +19,9 @@ from PIL import Image, PngImagePlugin
 from test_security import Payload
 
 import datamodules.dataset
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from ovss.datamodules.dataset import PhotoDataset
 from sqlalchemy.exc import SQLAlchemyError
 
-from datamodules import Scenes
-from datamodules.dataset import PhotoDataset
 from ovss.cli.main import main
+from ovss.datamodules import Scenes
 from ovss.preprocessing import InputSpec
 from ovss.tuning.photos import WithoutMasks, gather_photos
 from ovss.tuning.plots import as_complete

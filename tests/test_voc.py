@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import VOC, DatasetNotFoundError
+from ovss.datamodules import VOC, DatasetNotFoundError
 from ovss.preprocessing import InputSpec
 
 SPEC = InputSpec(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -113,7 +113,7 @@ def draw_picture(
     data: Path, one_round: Run, with_dropout: Run, path: Path, photos: int = 12, columns: int = 6
 ) -> None:
     """Photos with ground truth, GradCAM and Salience DropOut below each other."""
-    from datamodules import Scenes
+    from ovss.datamodules import Scenes
 
     datamodule = Scenes(data)
     benchmark = datamodule.benchmark

@@ -38,8 +38,8 @@ def main(args: Sequence[str]) -> None:
     # Lightning takes seconds to import, which `--help` need not wait for.
     from jsonargparse import ArgumentParser
 
-    from datamodules.base import BenchmarkDataModule
-    from datamodules.prepare import prepare
+    from ovss.datamodules.base import BenchmarkDataModule
+    from ovss.datamodules.prepare import prepare
 
     sections = [config.content.get("data") for config in configs]
     parser = ArgumentParser(f"{PROGRAM} prepare", allow_abbrev=False)
