@@ -22,6 +22,7 @@ from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
 from datamodules.specs import with_prompts
 from ovss.benchmark import Benchmark
 from ovss.preprocessing import InputSpec, Preprocess
+from ovss.utils.text import COMMAND
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,12 @@ class BenchmarkDataModule(LightningDataModule, ABC):
     @property
     def remedy(self) -> str:
         """How to get the data, for errors."""
+        # Of COCO-Object the released protocol needs other files.
+        released = self.benchmark.protocol == "released"
+        protocol = " --data.init_args.protocol released" if released else ""
         return (
-            f"Point `data.init_args.root` at it, or fetch it with `python train_free_eval.py "
-            f"prepare --config configs/{self.config}.yaml --data.init_args.root {self.root}`."
+            f"Point `data.init_args.root` at it, or fetch it with `{COMMAND} prepare --config "
+            f"{self.config} --data.init_args.root {self.root}{protocol}`."
         )
 
     @property

@@ -71,6 +71,8 @@ class SegmentationModule(LightningModule):
         self.unreadable: list[Unreadable] = []
         """Photos that the run under way could not read; of all processes once it is finished."""
         self.proposal_scores = ProposalScores()
+        self.proposal_costs: dict[str, float] = {}
+        """What proposing cost beside time in the last finished run; see `Proposer.finish`."""
         self._said_out_of_memory = False
         self._photo_succeeded = False
         self._benchmark = benchmark
@@ -297,6 +299,7 @@ class SegmentationModule(LightningModule):
         self.unreadable = sorted(Unreadable(*json.loads(text)) for text in texts)
         results = self.scores.compute()
         proposals = self.proposal_scores.compute()
+        self.proposal_costs = self.segmenter.proposer.finish(self.device)
         if self.unreadable and self.on_error == "stop":
             lines = "\n".join(f"    {each.id}: {each.reason}" for each in self.unreadable)
             raise ValueError(

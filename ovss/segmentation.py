@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
@@ -224,7 +223,7 @@ def warn_unknown_names(vlm: VLM, benchmark: Benchmark) -> None:
         known = [word for word in words if word.isalpha() and word not in own]
         log.warning(
             "The demo's model knows only the demo's words: %s. Give another model with --config "
-            "configs/model/<model>.yaml (in Python: `vlm=...`).",
+            "blip_large_flickr (in Python: `vlm=...`).",
             ", ".join(known),
         )
 
@@ -286,10 +285,9 @@ def demo_vlm() -> VLM:
 
 def demo_settings() -> dict[str, Any]:
     """The demo's settings, as `PnP` takes them."""
-    section = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["model"]
     return {
-        "layer": section["layer"],
-        "head": section["head"],
-        "dropout": SalienceDropout(**section["dropout"]),
-        "labeller": Labeller(**section["labeller"]),
+        "layer": SETTINGS["layer"],
+        "head": SETTINGS["head"],
+        "dropout": SalienceDropout(**SETTINGS["dropout"]),
+        "labeller": Labeller(**SETTINGS["labeller"]),
     }

@@ -208,12 +208,6 @@ def test_help_and_version_need_neither_lightning_nor_torch():
     assert "segment" in done.stdout
 
 
-def test_demo_configuration_is_the_demo_models_own():
-    shipped = yaml.safe_load((ROOT / "ovss" / "demo" / "model.yaml").read_text())
-    demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
-    assert demo["model"] == shipped["model"]
-
-
 def test_scores_name_what_they_depend_on(arguments, tmp_path):
     main(["test", *arguments, "--model.dropout.rounds=1", "--model.labeller.refine=null"])
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())

@@ -16,6 +16,7 @@ from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
+from ovss.utils.shipped import find_config, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +51,15 @@ def test_what_a_setting_may_be_instead_is_left_out():
         refuse(FileNotFoundError("nothing there"))
     with pytest.raises(ConfigurationError, match="Does not validate"), configuration_at_fault():
         refuse(None)
+    listing = (
+        "Does not validate against any of the Union subtypes\nSubtypes: [...]\nErrors:\n"
+        "  - Expected a <class 'str'>\n  - Expected b:\n      one.\n"
+        "Given value type: <class 'Namespace'>\nGiven value: Namespace(password='secret')"
+    )
+    other = ValueError("Expected a <class 'str'>. Got value: Namespace(password='secret')")
+    with pytest.raises(ConfigurationError) as raised, configuration_at_fault():
+        raise ValueError(listing) from other
+    assert str(raised.value).split() == ["Expected", "b:", "one."]
 
 
 @pytest.mark.parametrize(
@@ -113,15 +123,6 @@ def test_help_lists_every_command(capsys):
     assert set(QUICK) <= set(COMMANDS)
 
 
-def test_configs_lists_every_yaml_with_its_line(capsys):
-    main(["configs"])
-    lines = capsys.readouterr().out.splitlines()
-    shipped = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml"))
-    assert sorted(line.split()[0] for line in lines) == shipped
-    for line in lines:
-        assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
-
-
 def test_compare_says_what_it_wants(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare", "nowhere", "neither", "-q"])
@@ -158,8 +159,8 @@ def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
     [
         (
             ["test"],
-            "Expected a configuration for `test`, but got none with `data`; give one of "
-            "configs/*.yaml with --config (`train_free_eval.py configs` lists them).",
+            "Expected a configuration for `test`, but got none with `data`; give one with "
+            "--config, such as --config voc21 (`train_free_eval.py configs` lists them).",
             "test --help` lists the options",
         ),
         (["segment"], "Expected `photos`, but got none.", "segment --help` lists the options"),
@@ -318,3 +319,37 @@ def test_other_exits_keep_their_code():
     with pytest.raises(SystemExit) as leaving, reporting_errors([]):
         sys.exit(75)
     assert leaving.value.code == 75
+
+
+def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_configs()
+    assert set(shipped) == {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    for name in ("voc21", "configs/voc21.yaml", "voc21.yaml"):
+        assert find_config(name) == shipped["voc21"]
+    for name in ("bridgetower_base", "model/bridgetower_base"):
+        assert find_config(name) == shipped["model/bridgetower_base"]
+    # One's own file comes first, and what is neither is left for the error that names it.
+    (tmp_path / "voc21").write_text("data: {}\n")
+    assert find_config("voc21") == Path("voc21")
+    assert find_config("nothing") == Path("nothing")
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped)
+    for line in lines:
+        assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
+
+
+def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
+    main(["configs", "--copy", "ade150", str(tmp_path / "own")])
+    copy = tmp_path / "own" / "ade150.yaml"
+    assert capsys.readouterr().out == f"{copy}\n"
+    assert copy.read_bytes() == (ROOT / "configs" / "ade150.yaml").read_bytes()
+    for name, message in (("ade150", "there is one; remove it"), ("ade", "but got 'ade'; `")):
+        with pytest.raises(SystemExit) as end:
+            main(["configs", "--copy", name, str(tmp_path / "own")])
+        assert end.value.code == 2
+        assert re.search(message, capsys.readouterr().err)

@@ -123,7 +123,7 @@ def test_a_mask_in_colours(devkit):
 
 
 def test_a_wrong_root_shows_the_layout(tmp_path):
-    expected = r"SegmentationClass/<id>\.png[\s\S]*prepare --config configs/voc21\.yaml"
+    expected = r"SegmentationClass/<id>\.png[\s\S]*prepare --config voc21 "
     with pytest.raises(DatasetNotFoundError, match=expected):
         items(tmp_path)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ovss.cli.config_file import load_yaml
+from ovss.utils.text import PROGRAM
 
 if TYPE_CHECKING:
     from ovss.report.gallery import Photos
@@ -26,7 +27,7 @@ def main(args: Sequence[str]) -> None:
         args: what follows the command.
     """
     parser = argparse.ArgumentParser(
-        "train_free_eval.py compare",
+        f"{PROGRAM} compare",
         description="Compare runs of one benchmark with the first of them. Writes a table with "
         "differences of mIoU and 95 % paired bootstrap intervals over photos, and an HTML report.",
         allow_abbrev=False,
