@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNTIME = $(VENV)/.runtime
 STAMP = $(VENV)/.installed
+DOCS_STAMP = $(VENV)/.docs
 # Exact pins: the same libraries everywhere (torch's CPU build where the index offers one).
 CONSTRAINTS = constraints.txt
 
@@ -20,6 +21,10 @@ $(RUNTIME): setup.cfg pyproject.toml $(CONSTRAINTS)
 
 $(STAMP): $(RUNTIME)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+$(DOCS_STAMP): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
 	touch $@
 
 install: $(STAMP)  ## virtual environment with everything in it
@@ -51,6 +56,9 @@ lint: $(STAMP)  ## ruff, mypy and what may import what
 format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DOCS_STAMP)  ## the docs site in build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 clean:  ## remove the virtual environment, drawn scenes and runs
 	rm -rf $(VENV) data/scenes runs
