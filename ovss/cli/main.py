@@ -55,6 +55,9 @@ def _run(args: list[str]) -> None:
         if command in QUICK:
             import_module(f"ovss.cli.{command}").main(rest[1:])
         else:
+            from ovss.cli.config_file import take_configs
+
+            take_configs(rest[1:])  # what is wrong in a file is said now, not in seconds
             from ovss.cli.lightning_cli import EvaluationCLI
 
             sys.argv[1:] = args  # Lightning's launchers start the other processes with it
