@@ -103,7 +103,9 @@ def test_the_installed_command_works_in_an_empty_folder(ovss, tmp_path, scenes_r
         "--model.dropout.rounds=1", "--trainer.default_root_dir=run", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"scores.json", "report.html", "labels"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"scores.json", "report.html", "labels"} <= {
+        p.name for p in (tmp_path / "run").iterdir()
+    }
     lost = ovss("test", "--config", "voc21", cwd=tmp_path)
     assert lost.returncode == 1
     assert "`ovss prepare --config voc21 --data.init_args.root" in lost.stderr
