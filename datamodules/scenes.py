@@ -24,7 +24,7 @@ def benchmark() -> Benchmark:
         protocol="standard",
         classes=("background", *CLASSES),
         prompts=((), *((name,) for name in CLASSES)),
-        palette=palette("voc21")[: len(CLASSES) + 1],
+        palette=palette("scenes"),
         background=0,
         background_rule="always",
     )
