@@ -52,7 +52,7 @@ def scenes(tmp_path_factory):
     from datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=PHOTOS, workers=0)
+    write_scenes(root, dev=2, val=PHOTOS)
     return root
 
 
