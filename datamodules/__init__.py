@@ -6,6 +6,7 @@ from datamodules.cityscapes import Cityscapes
 from datamodules.coco import COCOObject, COCOStuff
 from datamodules.errors import DatasetNotFoundError
 from datamodules.folder import Folder
+from datamodules.foreign import from_dataset
 from datamodules.pascal_context import PascalContext
 from datamodules.scenes import Scenes
 from datamodules.voc import VOC
@@ -21,4 +22,5 @@ __all__ = [
     "Folder",
     "PascalContext",
     "Scenes",
+    "from_dataset",
 ]

@@ -182,7 +182,8 @@ class SegmentationModule(LightningModule):
         _check_batch(batch)
         if batch.ids and batch.masks is None:
             raise ValueError(
-                "Expected photos with ground truth to test on, but these have none; use `predict`."
+                "Expected photos with ground truth to test on, but these have none; name it (the "
+                "`mask` of `datamodules.from_dataset`), or use `predict`."
             )
         return self.predict_step(batch, batch_idx)
 
