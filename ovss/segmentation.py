@@ -1,4 +1,4 @@
-"""One photo and a list of names -> a segmentation."""
+"""A photo, or several, and a list of names -> segmentations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -32,9 +32,12 @@ from ovss.visualization.overlay import (
     palette_png,
     resize_photo,
 )
-from ovss.vlm.base import VLM
+from ovss.vlm import VLM, load_vlm
 
 log = logging.getLogger(__name__)
+
+Photo: TypeAlias = str | Path | Image.Image | np.ndarray
+"""A path, a PIL image, or `(H, W, 3)` / `(H, W)` uint8."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,18 @@ class Segmentation:
         return data.getvalue()
 
 
+@overload
+def segment(image: Photo, classes: Sequence[str], *args: Any, **kwargs: Any) -> Segmentation: ...
+
+
+@overload
 def segment(
-    image: str | Path | Image.Image | np.ndarray,
+    image: list[Photo] | tuple[Photo, ...], classes: Sequence[str], *args: Any, **kwargs: Any
+) -> list[Segmentation]: ...
+
+
+def segment(
+    image: Photo | list[Photo] | tuple[Photo, ...],
     classes: Sequence[str],
     vlm: VLM | None = None,
     layer: int = 7,
@@ -152,23 +165,26 @@ def segment(
     dropout: SalienceDropout | None = None,
     labeller: Labeller | None = None,
     background: bool = True,
-) -> Segmentation:
-    """Segment one photo.
+    model: str | Path | None = None,
+) -> Segmentation | list[Segmentation]:
+    """Segment one photo, or several, for which a list comes back.
 
     Args:
-        image: a path, a PIL image, or `(H, W, 3)` / `(H, W)` uint8.
+        image: a path, a PIL image, or `(H, W, 3)` / `(H, W)` uint8; or a list of such.
         classes: names to look for; synonyms of one class are separated by ";".
-        vlm: the frozen model, on the device to use. Default: the demo's, which knows only the
-            words of the demo's scenes, with the demo's settings.
-        layer: cross-attention layer, counted from 0; with `vlm` only.
-        head: head, counted from 0, or "mean"; with `vlm` only.
+        vlm: the frozen model, on the device to use.
+        layer: cross-attention layer, counted from 0; not for the demo's model.
+        head: head, counted from 0, or "mean"; not for the demo's model.
         dropout: Salience DropOut's settings.
         labeller: from class maps to labels.
         background: whether pixels may belong to none of the classes.
+        model: in place of `vlm`: a hub id or a folder, as `ovss.vlm.load_vlm` takes them; the last
+            one is kept for the next call. Default: `demo`, which knows only the words of the
+            demo's scenes, with the demo's settings.
 
     Raises:
-        ValueError: no class, a name twice, or an image of another kind.
-        FileNotFoundError: no photo at that path.
+        ValueError: no class, a name twice, an image of another kind, or both `vlm` and `model`.
+        FileNotFoundError: no photo at that path, or no such model.
 
     Example:
         >>> from ovss.datamodules.scene_generator import draw_scene
@@ -177,15 +193,23 @@ def segment(
         ('background', 'sun', 'tree')
     """
     benchmark = own_classes(classes, background)
+    if vlm is not None and model is not None:
+        raise ValueError(
+            f"Expected either `vlm` or `model`, but got both; leave out `model={str(model)!r}`."
+        )
     settings: dict[str, Any] = {"layer": layer, "head": head}
     if vlm is None:
-        vlm, settings = demo_vlm(), demo_settings()
+        name = "demo" if model is None else str(model)
+        vlm = named_vlm(name)
+        settings = demo_settings() if name == "demo" else settings
     if dropout is not None:
         settings["dropout"] = dropout
     if labeller is not None:
         settings["labeller"] = labeller
     segmenter = PnP(vlm, **settings)
     warn_unknown_names(vlm, benchmark)
+    if isinstance(image, (list, tuple)):
+        return [segment_with(segmenter, as_pixels(each), benchmark) for each in image]
     return segment_with(segmenter, as_pixels(image), benchmark)
 
 
@@ -223,7 +247,7 @@ def warn_unknown_names(vlm: VLM, benchmark: Benchmark) -> None:
         known = [word for word in words if word.isalpha() and word not in own]
         log.warning(
             "The demo's model knows only the demo's words: %s. Give another model with --config "
-            "blip_large_flickr (in Python: `vlm=...`).",
+            "blip_large_flickr (in Python: `model=...`).",
             ", ".join(known),
         )
 
@@ -276,11 +300,9 @@ def as_pixels(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def demo_vlm() -> VLM:
-    """The tiny model that ships with the package."""
-    from ovss.vlm import BlipITM
-
-    return BlipITM.from_pretrained("demo")
+def named_vlm(name: str) -> VLM:
+    """`ovss.vlm.load_vlm`, which keeps the last model."""
+    return load_vlm(name)
 
 
 def demo_settings() -> dict[str, Any]:

@@ -123,7 +123,7 @@ def scenes_root(tmp_path_factory):
     from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=8, workers=0)
+    write_scenes(root, dev=2, val=8)
     return root
 
 

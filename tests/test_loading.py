@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BlipConfig, CLIPConfig
 
 from ovss.captions import Caption
-from ovss.vlm import BlipITM
+from ovss.module import PnPOVSS
+from ovss.vlm import BlipITM, load_vlm
 from ovss.vlm.blip import CLIP_STATISTICS, check_published
 from ovss.vlm.loading import REVISIONS
 
@@ -252,6 +253,36 @@ def test_a_hub_id_that_cannot_be_had(name, revision, message):
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as refused:
         BlipITM.from_pretrained(name, revision=revision)
     assert "give a local folder with these files as `name_or_path`" in str(refused.value)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_by_its_name_alone(tiny_blip, tiny_blip_path):
+    for name in ("some/blip", str(tiny_blip_path), tiny_blip_path):
+        vlm = load_vlm(name)
+        assert torch.equal(match_logit(vlm), match_logit(tiny_blip))
+        assert vlm.image_size == 112
+    assert load_vlm("some/blip", "v2").name == "some/blip@v2"
+    module = PnPOVSS("some/blip", layer=4, head=2)
+    assert torch.equal(match_logit(module.segmenter.vlm), match_logit(tiny_blip))
+    assert module.segmenter.settings()["vlm"]["name"] == "some/blip"
+
+
+def test_a_published_size_is_read_at_the_papers(tiny_blip_path, tmp_path):
+    published = BlipITM.from_pretrained(tiny_blip_path, 384)
+    published.model.save_pretrained(tmp_path / "published")
+    published.tokenizer.save_pretrained(tmp_path / "published")
+    assert BlipITM.from_pretrained(tmp_path / "published").image_size == 384
+    assert load_vlm(tmp_path / "published").image_size == 336
+
+
+def test_a_name_that_is_no_model_of_ours(folder):
+    path = folder()
+    edit_config(path, model_type="clip")
+    with pytest.raises(ValueError, match=r"type 'blip' or 'bridgetower', but .* of type 'clip'"):
+        load_vlm(path)
+    for name in ("nowhere", "./nowhere", "no/where"):
+        with pytest.raises(FileNotFoundError, match=r"hub id or a folder with config\.json"):
+            load_vlm(name)
 
 
 def published_config(**sections):

@@ -126,6 +126,25 @@ def test_segment_takes_any_kind_of_image(result, photo, tiny_blip, tmp_path):
         np.testing.assert_array_equal(again.labels, result.labels)
 
 
+def test_several_photos_with_a_model_by_its_name(result, photo, tiny_blip, tiny_blip_path):
+    settings = {
+        "layer": 1,
+        "head": 0,
+        "dropout": SalienceDropout(rounds=2, patches=4),
+        "labeller": Labeller(refine=None),
+    }
+    names = ["cat", "potted plant"]
+    found = segment([photo, Image.fromarray(photo[:40])], names, model=tiny_blip_path, **settings)
+    assert [each.labels.shape for each in found] == [(60, 90), (40, 90)]
+    np.testing.assert_array_equal(found[0].labels, result.labels)
+    np.testing.assert_array_equal(
+        found[1].labels, segment(photo[:40], names, tiny_blip, **settings).labels
+    )
+    assert segment((), names) == []
+    with pytest.raises(ValueError, match="either `vlm` or `model`, but got both"):
+        segment(photo, names, tiny_blip, model=tiny_blip_path)
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

@@ -12,12 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ovss.callbacks import (
@@ -30,6 +25,7 @@ from ovss.callbacks import (
 )
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.parser import Parser
+from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
@@ -154,9 +150,8 @@ class EvaluationCLI(LightningCLI):
                 "use_distributed_sampler": False,
             },
             parser_class=Parser,
-            save_config_callback=SaveConfigCallback,
-            # A run folder keeps the configuration of its newest run.
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             seed_everything_default=False,  # nothing is random
             args=rest,
