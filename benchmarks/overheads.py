@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from ovss.datamodules.scene_generator import write_scenes
 
-from datamodules import Scenes
-from datamodules.scene_generator import write_scenes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.module import PnPOVSS
 from ovss.segmentation import demo_settings
 from ovss.vlm import BlipITM

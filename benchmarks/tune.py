@@ -29,7 +29,7 @@ import optuna
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import Scenes
+from ovss.datamodules import Scenes
 from ovss.module import PnPOVSS
 from ovss.pnp import gradcam_rounds
 from ovss.proposals import OracleProposer

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import PhotoDataset, Split
-from datamodules.items import Field, describe, labels_of, photo_of, take, values_of
-from datamodules.masks import Labels, Sample, label_table
 from ovss.benchmark import Benchmark, of_classes
+
+from .base import BenchmarkDataModule
+from .dataset import PhotoDataset, Split
+from .items import Field, describe, labels_of, photo_of, take, values_of
+from .masks import Labels, Sample, label_table
 
 
 class ForeignDataset(PhotoDataset):

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.masks import Labels, Sample, read_png
 from ovss.preprocessing import read_photo, with_eight_bits
+
+from .masks import Labels, Sample, read_png
 
 Field: TypeAlias = str | int | Callable[[Any], Any]
 """Where in an item something is: a key of a dict, a place in a tuple, or a function of the item."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import torch
 from lightning import LightningDataModule, Trainer
+from ovss.datamodules.scene_generator import CLASSES, draw_scene
 from PIL import Image
 
-from datamodules import from_dataset
-from datamodules.scene_generator import CLASSES, draw_scene
 from ovss import PnPOVSS
+from ovss.datamodules import from_dataset
 from ovss.segmentation import demo_settings
 
 PHOTOS = 8

@@ -9,11 +9,11 @@ from __future__ import annotations
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from lightning import Trainer
+from ovss.datamodules.scene_generator import CLASSES, draw_scene
 from PIL import Image
 
-from datamodules import from_dataset
-from datamodules.scene_generator import CLASSES, draw_scene
 from ovss import PnPOVSS
+from ovss.datamodules import from_dataset
 from ovss.segmentation import demo_settings
 
 

@@ -71,6 +71,8 @@ class SegmentationModule(LightningModule):
         self.unreadable: list[Unreadable] = []
         """Photos that the run under way could not read; of all processes once it is finished."""
         self.proposal_scores = ProposalScores()
+        self.proposal_costs: dict[str, float] = {}
+        """What proposing cost beside time in the last finished run; see `Proposer.finish`."""
         self._said_out_of_memory = False
         self._photo_succeeded = False
         self._benchmark = benchmark
@@ -183,7 +185,7 @@ class SegmentationModule(LightningModule):
         if batch.ids and batch.masks is None:
             raise ValueError(
                 "Expected photos with ground truth to test on, but these have none; name it (the "
-                "`mask` of `datamodules.from_dataset`), or use `predict`."
+                "`mask` of `ovss.datamodules.from_dataset`), or use `predict`."
             )
         return self.predict_step(batch, batch_idx)
 
@@ -257,6 +259,22 @@ class SegmentationModule(LightningModule):
                 self.benchmark.searchable,
             )
 
+    def on_test_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_test_model_eval()
+        self._prepare(self.trainer.test_dataloaders)
+
+    def on_predict_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_predict_model_eval()
+        self._prepare(self.trainer.predict_dataloaders)
+
+    def _prepare(self, loader: Any) -> None:
+        nothing_left = len(getattr(loader, "sampler", "?")) == 0
+        if not nothing_left:
+            with torch.no_grad():
+                self.segmenter.prepare(self.benchmark)
+
     def on_test_start(self) -> None:
         """Forget earlier runs."""
         _check_loaders(self.trainer.test_dataloaders)
@@ -300,6 +318,7 @@ class SegmentationModule(LightningModule):
         self.unreadable = sorted(Unreadable(*json.loads(text)) for text in texts)
         results = self.scores.compute()
         proposals = self.proposal_scores.compute()
+        self.proposal_costs = self.segmenter.proposer.finish(self.device)
         if self.unreadable and self.on_error == "stop":
             lines = "\n".join(f"    {each.id}: {each.reason}" for each in self.unreadable)
             raise ValueError(
@@ -323,8 +342,8 @@ def _check_batch(batch: Any) -> None:
         kind = f"a {kind} of {', '.join(type(each).__name__ for each in batch[:4])}"
     raise ValueError(
         f"Expected batches that are an ovss.benchmark.PhotoBatch, but got {kind}; "
-        "`datamodules.from_dataset(dataset, classes=[...])` makes a data module of the data set "
-        "they come from."
+        "`ovss.datamodules.from_dataset(dataset, classes=[...])` makes a data module of the data "
+        "set they come from."
     )
 
 

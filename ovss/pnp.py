@@ -14,7 +14,7 @@ from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.captions import TEMPLATE, Caption
 from ovss.labelling import Labeller
-from ovss.maps import bounded, enlarge_labels, shrink_photo
+from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, shrink_photo
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
@@ -112,7 +112,7 @@ class PnP(Segmenter):
         A photo without proposed classes is all background or, where the benchmark has none, all of
         the class that the matching head likes best.
         """
-        rounds = self.rounds(batch.pixel_values, benchmark, proposals)
+        rounds = self.rounds(batch.stacked, benchmark, proposals)
         return self.label(batch, benchmark, proposals, rounds)
 
     def rounds(
@@ -154,9 +154,9 @@ class PnP(Segmenter):
             if proposal.labels:
                 labels.append(next(found))
             else:
-                own = self._label_without_proposal(batch.pixel_values[photo : photo + 1], benchmark)
+                own = self._label_without_proposal(batch.stacked[photo : photo + 1], benchmark)
                 size = batch.photos[photo].shape[-2:]
-                labels.append(torch.full(size, own, device=batch.pixel_values.device))
+                labels.append(torch.full(size, own, device=batch.device))
         return labels
 
     def searched(self, proposal: Proposal) -> tuple[int, ...]:
@@ -192,12 +192,6 @@ class PnP(Segmenter):
             for name in names
         ]
         return benchmark.searchable[int(torch.stack(logits).argmax())]
-
-
-LONGEST_SIDE = 2048
-"""Pixels of a photo's longer side up to which it is labelled at its own size. A larger photo is
-labelled at this size and its labels are enlarged, so that memory and time are bounded; the longest
-photos of the benchmarks, those of Cityscapes, are just within."""
 
 
 class LabelMaps(nn.Module):

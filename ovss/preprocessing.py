@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 # albumentations asks the network for a newer version of itself on import unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
+import cv2
 
 from ovss.utils.files import check_regular
 
@@ -27,19 +28,22 @@ Pillow knows many more, and starts other programs for some: Ghostscript for EPS.
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a VLM wants its photos.
+    """How a model wants its photos.
 
     Attributes:
-        image_size: side S of the square input, in pixels.
+        image_size: side S of the square input in pixels, or of the shorter side.
         mean: per channel, of pixels in 0..1.
         std: per channel, of pixels in 0..1.
-        interpolation: `bicubic`, or `bilinear` for the released code's ADE20K.
+        interpolation: `bicubic`, or `bilinear` for the released code's ADE20K; of squares only.
+        resize: `square`, or `short_side`: the shorter side becomes S pixels and the ratio is kept,
+            so that photos differ in size.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    resize: Literal["square", "short_side"] = "square"
 
 
 class PilResize(A.ImageOnlyTransform):
@@ -69,21 +73,94 @@ class PilResize(A.ImageOnlyTransform):
         return np.asarray(Image.fromarray(img).resize((self.size, self.size), how))
 
 
-class Preprocess:
-    """`(H, W, 3)` uint8 RGB -> `(3, S, S)` float32, resized and normalised.
+LONGEST_INPUT = 2048
+"""Pixels of the longer side beyond which a photo's shorter side stays below `image_size`, as in the
+references of the CLIP-based methods."""
+
+
+class ResizeShortSide(A.ImageOnlyTransform):
+    """Resize with OpenCV, bilinear, to a shorter side; the ratio is kept.
+
+    mmsegmentation resizes so, and bytes are compared with its.
 
     Args:
-        spec: what the VLM wants.
+        size: pixels of the shorter side; fewer where the longer one would pass `LONGEST_INPUT`.
+        p: probability; leave it at 1.
+    """
+
+    class InitSchema(A.ImageOnlyTransform.InitSchema):
+        size: int
+
+    def __init__(self, size: int, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.size = size
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """Resize `(H, W, 3)` uint8."""
+        height, width = short_side_size((img.shape[0], img.shape[1]), self.size)
+        return cv2.resize(img, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def short_side_size(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """`(H, W)` with a shorter side of so many pixels; halves are rounded up.
+
+    Example:
+        >>> short_side_size((375, 500), 336), short_side_size((300, 2000), 336)
+        ((336, 448), (307, 2048))
+    """
+    factor = min(LONGEST_INPUT / max(size), short / min(size))
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+
+class Standardize(A.ImageOnlyTransform):
+    """Take off the mean and divide by the standard deviation, in float32 and in 0..255.
+
+    `A.Normalize` multiplies by the reciprocal, which rounds otherwise than mmsegmentation does.
+
+    Args:
+        mean: per channel, of pixels in 0..1.
+        std: per channel, of pixels in 0..1.
+        p: probability; leave it at 1.
+    """
+
+    class InitSchema(A.ImageOnlyTransform.InitSchema):
+        mean: tuple[float, float, float]
+        std: tuple[float, float, float]
+
+    def __init__(
+        self,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        self.mean = mean
+        self.std = std
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """Normalise `(H, W, 3)` uint8."""
+        mean, std = (np.float32(np.array(each) * 255) for each in (self.mean, self.std))
+        return (img.astype(np.float32) - mean) / std
+
+
+class Preprocess:
+    """`(H, W, 3)` uint8 RGB -> `(3, S, S)` or `(3, h, w)` float32, resized and normalised.
+
+    Args:
+        spec: what the model wants.
     """
 
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
-        self.pipeline = A.Compose(
-            [
+        steps = (
+            [ResizeShortSide(spec.image_size), Standardize(spec.mean, spec.std)]
+            if spec.resize == "short_side"
+            else [
                 PilResize(spec.image_size, spec.interpolation),
                 A.Normalize(mean=spec.mean, std=spec.std, max_pixel_value=255.0),
             ]
         )
+        self.pipeline = A.Compose(steps)
 
     def __call__(self, photo: np.ndarray) -> Tensor:
         """Run the pipeline."""

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
@@ -24,6 +23,7 @@ from ovss.pnp import PnP
 from ovss.preprocessing import Preprocess, read_photo, with_eight_bits
 from ovss.proposals import AllProposer
 from ovss.salience import SalienceDropout
+from ovss.segmenter import Segmenter
 from ovss.visualization.overlay import (
     display_size,
     distinct_palette,
@@ -50,7 +50,7 @@ class Segmentation:
         classes: names; the first is "background" where pixels may belong to no class.
         palette: an RGB colour for each of `classes`.
         rounds: `(rounds, K, g, g)` float32, the class maps of each round of Salience DropOut on
-            the patch grid, for the classes looked for.
+            the patch grid, for the classes looked for; of other methods no round.
     """
 
     photo: np.ndarray
@@ -72,6 +72,8 @@ class Segmentation:
         """
         if name not in self.searched:
             raise ValueError(f"Expected one of {list(self.searched)}, but got {name!r}.")
+        if not len(self.rounds):
+            raise ValueError("Expected a method with heat maps, such as PnP-OVSS, but got another.")
         maps = torch.from_numpy(self.rounds[:, self.searched.index(name)])
         grid = min_max(maps.sum(0) if number is None else maps[number])
         height, width = self.labels.shape
@@ -185,7 +187,7 @@ def segment(
         FileNotFoundError: no photo at that path, or no such model.
 
     Example:
-        >>> from datamodules.scene_generator import draw_scene
+        >>> from ovss.datamodules.scene_generator import draw_scene
         >>> photo, _ = draw_scene(seed=1)
         >>> segment(photo, ["sun", "tree"]).classes
         ('background', 'sun', 'tree')
@@ -245,28 +247,37 @@ def warn_unknown_names(vlm: VLM, benchmark: Benchmark) -> None:
         known = [word for word in words if word.isalpha() and word not in own]
         log.warning(
             "The demo's model knows only the demo's words: %s. Give another model with --config "
-            "configs/model/<model>.yaml (in Python: `model=...`).",
+            "blip_large_flickr (in Python: `model=...`).",
             ", ".join(known),
         )
 
 
-def segment_with(segmenter: PnP, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
+def segment_with(segmenter: Segmenter, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
     """Segment `(H, W, 3)` uint8 with a method's settings and all classes of a benchmark."""
-    pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None].to(segmenter.vlm.device)
+    weights = next(segmenter.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None].to(device)
     batch = PhotoBatch(
         ids=["photo"],
-        photos=[torch.from_numpy(photo.transpose(2, 0, 1).copy()).to(pixels.device)],
+        photos=[torch.from_numpy(photo.transpose(2, 0, 1).copy()).to(device)],
         pixel_values=pixels,
     )
-    proposals = AllProposer()(batch, benchmark, segmenter.vlm)
-    rounds = segmenter.rounds(pixels, benchmark, proposals)
-    (labels,) = segmenter.label(batch, benchmark, proposals, rounds)
+    vlm: Any = getattr(segmenter, "vlm", None)
+    proposals = AllProposer()(batch, benchmark, vlm)
+    if isinstance(segmenter, PnP):
+        rounds = segmenter.rounds(pixels, benchmark, proposals)
+        (labels,) = segmenter.label(batch, benchmark, proposals, rounds)
+        maps = rounds[0].float().cpu().numpy()
+    else:
+        with torch.no_grad():
+            (labels,) = segmenter(batch, benchmark, proposals)
+        maps = np.zeros((0, len(benchmark.searchable), 1, 1), np.float32)
     return Segmentation(
         photo,
         labels.cpu().numpy().astype(np.uint8),
         benchmark.classes,
         benchmark.palette,
-        rounds[0].float().cpu().numpy(),
+        maps,
     )
 
 
@@ -296,10 +307,9 @@ def named_vlm(name: str) -> VLM:
 
 def demo_settings() -> dict[str, Any]:
     """The demo's settings, as `PnP` takes them."""
-    section = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["model"]
     return {
-        "layer": section["layer"],
-        "head": section["head"],
-        "dropout": SalienceDropout(**section["dropout"]),
-        "labeller": Labeller(**section["labeller"]),
+        "layer": SETTINGS["layer"],
+        "head": SETTINGS["head"],
+        "dropout": SalienceDropout(**SETTINGS["dropout"]),
+        "labeller": Labeller(**SETTINGS["labeller"]),
     }

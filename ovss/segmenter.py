@@ -63,6 +63,9 @@ class Segmenter(nn.Module, ABC):
         proposals = {"kind": self.proposer.name, **self.proposer.settings()}
         return {"method": self.method, "proposals": proposals}
 
+    def prepare(self, benchmark: Benchmark) -> None:
+        """Compute once what all photos share, on the device of the run; nothing by default."""
+
     def propose(self, batch: PhotoBatch, benchmark: Benchmark) -> list[Proposal]:
         """The classes to look for in each photo.
 

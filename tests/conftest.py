@@ -112,9 +112,15 @@ def tiny_blip(tiny_blip_path):
 
 
 @pytest.fixture(scope="session")
+def golden_clip_path():
+    """Outputs recorded from the CLIP-based methods' own code on a tiny random CLIP and DINO."""
+    return GOLDEN.with_name("golden_clip")
+
+
+@pytest.fixture(scope="session")
 def scenes_root(tmp_path_factory):
     """Eight drawn scenes in the VOC layout."""
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root, dev=2, val=8)

@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn.functional import interpolate
 
-from datamodules import Scenes
 from ovss.benchmark import of_classes
 from ovss.callbacks import OverlayWriter, ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import SegmentationModule
 from ovss.pnp import LONGEST_SIDE, LabelMaps

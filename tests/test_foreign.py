@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from ovss.datamodules.items import labels_of, photo_of, take, values_of
+from ovss.datamodules.scene_generator import CLASSES
 from PIL import Image
 
-from datamodules import Scenes, from_dataset
-from datamodules.items import labels_of, photo_of, take, values_of
-from datamodules.scene_generator import CLASSES
 from ovss.benchmark import of_classes
 from ovss.callbacks import ReportWriter, ResultsWriter, RunFolder
+from ovss.datamodules import Scenes, from_dataset
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.runs.layout import RunLayout

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules import ade20k, coco, pascal_context, voc
 from ovss.benchmark import PhotoBatch, label_of_id, of_classes
 from ovss.crf import DenseCRF
+from ovss.datamodules import ade20k, coco, pascal_context, voc
 from ovss.labelling import Labeller
 from ovss.pnp import LabelMaps, PnP, renumbered
 from ovss.preprocessing import Preprocess, read_photo

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.pnp import PnP

@@ -127,4 +127,4 @@ def test_the_pages_settings_exist():
         names.append(proposer.name)
         if proposer.name in ("itm", "itc"):  # the page shows their defaults
             assert proposer(**each["init_args"]).settings() == resolve(proposer.name).settings()
-    assert names == ["itm", "itc", "file", "clip"]
+    assert names == ["itm", "itc", "file", "clip", "ask", "ask"]

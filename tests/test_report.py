@@ -526,7 +526,7 @@ def test_compare_command_needs_no_model(two_runs, tmp_path, capsys):
 
 
 def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_root):
-    from datamodules import Scenes
+    from ovss.datamodules import Scenes
     from ovss.preprocessing import InputSpec
 
     data = Scenes(scenes_root, limit=3, spec=InputSpec(16, (0, 0, 0), (1, 1, 1)))
@@ -551,7 +551,7 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
         content = {"benchmark": "scenes", "protocol": "standard", "settings": {}}
         content["classes"] = [{"name": name} for name in benchmark.classes]
         (folder / "scores.json").write_text(json.dumps(content))
-        section = {"class_path": "datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
+        section = {"class_path": "ovss.datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
         (folder / "config.yaml").write_text(json.dumps({"data": section}))
     output = tmp_path / "page.html"
     runs = [str(tmp_path / "a"), str(tmp_path / "b")]
@@ -565,21 +565,28 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
     """Only this project's own data modules are made from the `config.yaml` of a run folder."""
     called = tmp_path / "called"
     touch = {"class_path": "os.system", "init_args": {"command": f"touch {called}"}}
-    own = "datamodules.Scenes"
+    ours = "ovss.datamodules"
+    own = f"{ours}.Scenes"
     monkeypatch.setitem(sys.modules, "evil", SimpleNamespace(Scenes=lambda **_: called.touch()))
     os.mkfifo(tmp_path / "pipe")
     for section in (
         touch,
         {"class_path": "pathlib.Path.touch", "init_args": {"self": str(called)}},
-        {"class_path": "datamodules.prepare.prepare", "init_args": {"datamodule": str(called)}},
-        {"class_path": "datamodules.os.system", "init_args": {"command": f"touch {called}"}},
+        {
+            "class_path": f"{ours}.prepare.prepare",
+            "init_args": {"datamodule": str(called)},
+        },
+        {"class_path": "ovss.datamodules.os.system", "init_args": {"command": f"touch {called}"}},
         {"class_path": ["os.system"]},
         {"class_path": "evil.Scenes"},
-        {"class_path": "datamodules.evil.Scenes"},
-        {"class_path": "datamodules..Scenes"},
-        {"class_path": "datamodules.__class__"},
-        {"class_path": "datamodules.DatasetNotFoundError", "init_args": dict.fromkeys("nrt", "")},
-        {"class_path": "datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
+        {"class_path": "ovss.datamodules.evil.Scenes"},
+        {"class_path": "ovss.datamodules..Scenes"},
+        {"class_path": "ovss.datamodules.__class__"},
+        {
+            "class_path": "ovss.datamodules.DatasetNotFoundError",
+            "init_args": dict.fromkeys("nrt", ""),
+        },
+        {"class_path": "ovss.datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
         {"class_path": own, "init_args": {"root": str(tmp_path / "new")}},  # draws nothing
         {"class_path": own, "init_args": {"root": touch}},
         {"class_path": own, "init_args": {"root": ".", "spec": touch}},
@@ -587,7 +594,10 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
         {"class_path": own, "init_args": {"__class__": touch, "self": "."}},
         {"class_path": own, "init_args": [touch]},
         {"class_path": own, "init_args": {"root": ".", "prompts": str(tmp_path / "pipe")}},
-        {"class_path": "datamodules.Folder", "init_args": {"root": ".", "classes": "/dev/zero"}},
+        {
+            "class_path": "ovss.datamodules.Folder",
+            "init_args": {"root": ".", "classes": "/dev/zero"},
+        },
         [touch],
         None,
     ):
@@ -618,7 +628,7 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
             f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(20)
         ),
         "[" * 100_000,
-        "data: {class_path: datamodules.Scenes, class_path: datamodules.VOC}",
+        "data: {class_path: ovss.datamodules.Scenes, class_path: ovss.datamodules.VOC}",
     ],
 )
 def test_a_hostile_configuration_costs_compare_its_photos_alone(two_runs, tmp_path, content):

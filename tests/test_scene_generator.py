@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ovss.datamodules.scene_generator import CLASSES, classes_in, dataset, draw_scene, write_scenes
+from ovss.datamodules.scene_generator.sprites import draw_sprite
 from PIL import Image
-
-from datamodules.scene_generator import CLASSES, classes_in, dataset, draw_scene, write_scenes
-from datamodules.scene_generator.sprites import draw_sprite
 
 # The first colours of PASCAL VOC's palette as its development kit prints them.
 VOC_COLOURS = [

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forker import until
+from ovss.datamodules.dataset import collate
+from ovss.datamodules.sampler import PhotoLoader
 
-from datamodules import Scenes
-from datamodules.dataset import collate
-from datamodules.sampler import PhotoLoader
 from ovss.callbacks import LoaderWatch
+from ovss.datamodules import Scenes
 from ovss.preprocessing import InputSpec
 from ovss.utils.signals import REQUEUE, stop
 

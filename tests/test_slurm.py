@@ -120,7 +120,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory, tiny_blip_path):
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root, dev=2, val=12)

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import spearmanr
 from test_scoring import Letters, tiny_clip
 
-from datamodules import Scenes
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.pnp import PnP, gradcam_rounds
 from ovss.preprocessing import InputSpec

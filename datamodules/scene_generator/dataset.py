@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.scene_generator.scene import draw_scene
 from ovss.benchmark import voc_palette
+
+from .scene import draw_scene
 
 log = logging.getLogger(__name__)
 

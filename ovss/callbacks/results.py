@@ -73,6 +73,8 @@ class ResultsWriter(Callback):
                 "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
                 "processes": trainer.world_size,
             }
+            if module.proposal_costs:
+                timing["proposals"] = module.proposal_costs
             write_atomically(layout.timing, json.dumps(timing, indent=2) + "\n")
         if self.show:
             console = Console()

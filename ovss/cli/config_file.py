@@ -12,6 +12,8 @@ import yaml
 from yaml.error import MarkedYAMLError
 
 from ovss.utils.errors import ConfigurationError
+from ovss.utils.shipped import find_config
+from ovss.utils.text import PROGRAM
 
 MOST_VALUES = 100_000
 """In a configuration, aliases written out. The largest that is shipped has some hundred."""
@@ -61,18 +63,19 @@ def read_config(config: str) -> dict[str, Any]:
     """The content of a configuration.
 
     Args:
-        config: a file, or the content itself: JSON, or YAML such as "model.layer: 3".
+        config: a file, the name of a shipped one (`ovss.utils.shipped.find_config`), or the
+            content itself: JSON, or YAML such as "model.layer: 3".
 
     Raises:
         ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
         own = config.lstrip()[:1] == "{" or (": " in config and not Path(config).is_file())
-        content = load_yaml(config if own else Path(config).read_text(encoding="utf-8"))
+        content = load_yaml(config if own else find_config(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"Expected a configuration at {config}, but got no file that can be read "
-            f"({error.strerror}); `train_free_eval.py configs` lists the shipped ones."
+            f"({error.strerror}); `{PROGRAM} configs` lists the shipped ones, which go by name."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"Expected {config} to be YAML, but got: {error}") from error

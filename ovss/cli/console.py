@@ -49,7 +49,6 @@ def reporting_errors(args: Sequence[str]) -> Iterator[list[str]]:
     if not any(isinstance(handler, StderrHandler) for handler in logging.getLogger().handlers):
         logging.getLogger().addHandler(StderrHandler())
     logger.setLevel(level)
-    logging.getLogger("datamodules").setLevel(level)
     try:
         yield [arg for arg in args if arg not in LEVELS and arg != "--traceback"]
     except (ValueError, OSError, RuntimeError) as error:

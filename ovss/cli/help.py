@@ -9,6 +9,7 @@ COMMANDS = {
     "predict": "segment a data set; score it where there is ground truth",
     "segment": "segment photos of your own with any class names",
     "prepare": "download what a benchmark needs, and check every photo and mask",
+    "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
     "configs": "list the shipped configurations",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -26,12 +27,14 @@ from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_confi
 from ovss.cli.parser import Parser
 from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
-from ovss.demo import SETTINGS
+from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
+from ovss.utils.shipped import shipped_section
+from ovss.utils.text import PROGRAM
 
 _TRAINING = {
     "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
@@ -46,11 +49,8 @@ _TRAINING = {
 MODEL_BASE = SegmentationModule
 """What `model.class_path` must be a subclass of."""
 
-DEFAULT_VLM = {
-    "class_path": "ovss.vlm.BlipITM.from_pretrained",
-    "init_args": {"name_or_path": "Salesforce/blip-itm-large-flickr", "image_size": 336},
-}
-"""The paper's, as in configs/model/blip_large_flickr.yaml, for configurations without `vlm`."""
+DEFAULT_VLM = shipped_section("model/blip_large_flickr", "model")["vlm"]
+"""The paper's, for configurations without `vlm`."""
 
 
 class EvaluationTrainer(Trainer):
@@ -63,7 +63,7 @@ class EvaluationTrainer(Trainer):
 
     def segment(
         self,
-        model: PnPOVSS,
+        model: SegmentationModule,
         photos: str,
         classes: str | None = None,
         output: Path = Path("runs/segment"),
@@ -80,7 +80,8 @@ class EvaluationTrainer(Trainer):
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
-            heatmaps: also write what was found in each round of Salience DropOut, for each class.
+            heatmaps: also write what was found in each round of Salience DropOut, for each class;
+                PnP-OVSS only.
             datamodule: not used.
         """
         from ovss.cli.segment import segment_files
@@ -121,13 +122,13 @@ class EvaluationCLI(LightningCLI):
         """
         self._configs, rest = take_configs(args)
         if rest[:1] == ["segment"] and not self._configs:
-            self._configs, _ = take_configs([f"--config={SETTINGS}"])
+            self._configs, _ = take_configs([f"--config={json.dumps({'model': DEMO})}"])
         self._shell = _shell_of(self._configs, rest)
-        if rest[:1] in (["segment"], ["tune"]) and not issubclass(self._shell, PnPOVSS):
+        if rest[:1] == ["tune"] and not issubclass(self._shell, PnPOVSS):
             raise ConfigurationError(
-                f"Expected {DEFAULT_MODEL} as `model.class_path` of `{rest[0]}`, but got "
+                f"Expected {DEFAULT_MODEL} as `model.class_path` of `tune`, but got "
                 f"{self._shell.__module__}.{self._shell.__qualname__}; other methods have "
-                "`test` and `predict`."
+                "`test`, `predict` and `segment`."
             )
         super().__init__(
             self._shell,
@@ -214,17 +215,21 @@ class EvaluationCLI(LightningCLI):
         if data is None:
             self._parser(self.subcommand).error(
                 f"Expected a configuration for `{self.subcommand}`, but got none with `data`; give "
-                "one of configs/*.yaml with --config (`train_free_eval.py configs` lists them)."
+                f"one with --config, such as --config voc21 (`{PROGRAM} configs` lists them)."
             )
-        parser = ArgumentParser()
-        parser.add_subclass_arguments(LightningDataModule, "data")
-        with configuration_at_fault():
-            datamodule = parser.instantiate_classes(Namespace(data=data)).data
+        datamodule = self._make_data(data)
         if self.subcommand == "tune":
             use_tuning_split(datamodule)
         check = getattr(datamodule, "check", None)
         if check is not None:
             check()
+
+    def _make_data(self, data: Any) -> Any:
+        """The data module of the configuration, for looking at the files."""
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(LightningDataModule, "data")
+        with configuration_at_fault():
+            return parser.instantiate_classes(Namespace(data=data)).data
 
     def _check_trainer(self) -> None:
         """Refuse what the Trainer takes, or ends with a stack trace for, and cannot work here."""

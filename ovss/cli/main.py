@@ -12,9 +12,10 @@ from ovss.cli.help import COMMANDS, HELP
 from ovss.distributed import watch
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import stop
+from ovss.utils.text import PROGRAM
 
-QUICK = ("compare", "configs", "prepare")
-"""Commands that need no model: modules of this package, run without importing Lightning's CLI."""
+QUICK = ("compare", "configs", "prepare", "reproduce")
+"""Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -54,6 +55,9 @@ def _run(args: list[str]) -> None:
         if command in QUICK:
             import_module(f"ovss.cli.{command}").main(rest[1:])
         else:
+            from ovss.cli.config_file import take_configs
+
+            take_configs(rest[1:])  # what is wrong in a file is said now, not in seconds
             from ovss.cli.lightning_cli import EvaluationCLI
 
             sys.argv[1:] = args  # Lightning's launchers start the other processes with it
@@ -66,5 +70,5 @@ def _unknown_command(command: str) -> str:
     return (
         f"Expected a command of {', '.join(COMMANDS)}, but got {command!r}."
         + "".join(f" Did you mean {name}?" for name in similar)
-        + "\n`train_free_eval.py --help` lists the commands."
+        + f"\n`{PROGRAM} --help` lists the commands."
     )

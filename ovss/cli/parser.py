@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ovss.cli.config_file import Config, unknown_settings
+from ovss.utils.text import PROGRAM
 
 RENAMED = {"model.labeller.crf": "model.labeller.refine"}
 """Settings of before, and what they are called now."""
@@ -74,7 +75,7 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         command = self._command
         about = f"{command} --help` lists the options" if command else "--help` lists the commands"
-        sys.stderr.write(f"error: {message}\n`train_free_eval.py {about}.\n")
+        sys.stderr.write(f"error: {message}\n`{PROGRAM} {about}.\n")
         sys.exit(2)
 
     @property

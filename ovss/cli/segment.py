@@ -23,6 +23,7 @@ from ovss.segmentation import (
     segment_with,
     warn_unknown_names,
 )
+from ovss.segmenter import Segmenter
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.files import write_atomically, write_png
 from ovss.utils.progress import Progress
@@ -35,7 +36,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def segment_files(
-    segmenter: PnP,
+    segmenter: Segmenter,
     photos: str,
     classes: str | None,
     output: Path,
@@ -47,12 +48,19 @@ def segment_files(
     A photo that cannot be read does not stop the others.
 
     Raises:
-        ValueError: no classes, or photos that could not be read (after the others are done).
+        ValueError: no classes, heat maps of a method that has none, or photos that could not be
+            read (after the others are done).
         FileNotFoundError: no photos, or no such list of classes.
     """
     benchmark = own_classes(read_classes(classes), background)
     files = find_photos(photos)
-    warn_unknown_names(segmenter.vlm, benchmark)
+    if isinstance(segmenter, PnP):
+        warn_unknown_names(segmenter.vlm, benchmark)
+    elif heatmaps:
+        raise ConfigurationError(
+            f"Expected a method with heat maps for `heatmaps`, but {segmenter.method} has none; "
+            "leave it out."
+        )
     segmenter.proposer = AllProposer()
     settings = as_plain(segmenter.settings())
     failures = []

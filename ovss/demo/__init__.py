@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from ovss.utils.shipped import shipped_section
+
 CHECKPOINT = Path(__file__).parent / "blip"
 """Folder of the weights, in the layout that `ovss.vlm.BlipITM.from_pretrained` reads.
 
 `tools/train_demo_vlm.py` made it; `training.json` in it says how.
 """
 
-SETTINGS = Path(__file__).parent / "model.yaml"
+SETTINGS = shipped_section("demo", "model")
 """The `model` section that the demo and `ovss.segment` use with these weights."""

@@ -57,6 +57,17 @@ class Proposer(ABC):
         """What the run's summary says of the proposals, a sentence each."""
         return []
 
+    def finish(self, device: torch.device) -> dict[str, float]:
+        """What proposing cost in a run that ends, summed over its processes, which all call this.
+
+        Args:
+            device: where the processes' backend works.
+
+        Returns:
+            Numbers by name, for `timing.json`; none where nothing but time was spent.
+        """
+        return {}
+
 
 class OracleProposer(Proposer):
     """The photo's image-level labels from its ground truth: an upper bound."""

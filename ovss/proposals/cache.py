@@ -73,6 +73,10 @@ class CachedProposer(Proposer):
         """See `Proposer.remarks`."""
         return self.proposer.remarks()
 
+    def finish(self, device: torch.device) -> dict[str, float]:
+        """See `Proposer.finish`."""
+        return self.proposer.finish(device)
+
     def _stem(self, benchmark: Benchmark, vlm: VLM | None) -> str:
         """File name without rank: the proposer and a fingerprint of what its answers depend on."""
         dependencies: dict[str, Any] = {

@@ -1,6 +1,19 @@
-"""Numbers in sentences."""
+"""Numbers in sentences, and what this program is called there."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_CALLED = Path(sys.argv[0])
+
+_INSTALLED = _CALLED.stem == "ovss" or _CALLED.parts[-2:] == ("ovss", "__main__.py")
+
+PROGRAM = "ovss" if _INSTALLED else "train_free_eval.py"
+"""What this program was called as, for messages: the installed command or the checkout's script."""
+
+COMMAND = PROGRAM if _INSTALLED else f"python {PROGRAM}"
+"""The same as one types it."""
 
 
 def counted(number: int, noun: str) -> str:

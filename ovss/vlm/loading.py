@@ -74,7 +74,51 @@ def load_checkpoint(
     option: str = "",
     advice: str = "",
 ) -> tuple[Any, Any]:
-    """A frozen transformers model in float32 and eval mode, and its tokenizer.
+    """`load_model`, and its tokenizer.
+
+    Args:
+        architectures: see `load_model`, as for the others.
+        name_or_path: hub id or local folder.
+        revision: branch, tag or commit on the hub.
+        optional: start of the names of modules that may be missing.
+        option: how the command line names `name_or_path`, for errors.
+        advice: what to take instead of a checkpoint that lacks weights, for errors.
+
+    Raises:
+        FileNotFoundError: see `load_model`, or no tokenizer.
+        ValueError: see `load_model`.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(name_or_path)
+    files = ", and the tokenizer's files"
+    model = load_model(architectures, name, revision, optional, option, advice, files)
+    expected, remedy = _expected(architectures, files), _remedy(name, option)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
+        ) from error
+    # transformers makes up a tokenizer of special tokens alone where the files are missing.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise FileNotFoundError(
+            f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
+        )
+    return model, tokenizer
+
+
+def load_model(
+    architectures: Mapping[str, Any],
+    name_or_path: str | Path,
+    revision: str | None,
+    optional: str | None = None,
+    option: str = "",
+    advice: str = "",
+    files: str = "",
+    **kwargs: Any,
+) -> Any:
+    """A frozen transformers model in float32 and eval mode.
 
     safetensors are taken where there are any, else `pytorch_model.bin` through torch's
     `weights_only` loader; code from the hub is never run.
@@ -87,6 +131,8 @@ def load_checkpoint(
             their weights.
         option: how the command line names `name_or_path`, for errors.
         advice: what to take instead of a checkpoint that lacks weights, for errors.
+        files: what else should be there, for errors.
+        kwargs: arguments of the class beside its configuration.
 
     Raises:
         FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
@@ -94,24 +140,14 @@ def load_checkpoint(
             with anything but tensors in it.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     name = str(name_or_path)
     revision = revision or REVISIONS.get(name)
     classes = " or ".join(architecture.__name__ for architecture in architectures.values())
-    expected = (
-        f"a hub id or a folder with config.json ({classes}), model.safetensors or "
-        "pytorch_model.bin, and the tokenizer's files"
-    )
-    local = Path(name).is_dir()
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+    expected, remedy = _expected(architectures, files), _remedy(name, option)
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FileNotFoundError(f"Expected {expected}, but there is no folder {name}.")
-    remedy = (
-        ""
-        if local
-        else "\nWhere the hub cannot be reached, give a local folder with these files as "
-        f"`name_or_path`{f' (`{option} FOLDER`)' if option else ''}."
-    )
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -139,6 +175,7 @@ def load_checkpoint(
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are named below
+            **kwargs,
         )
     except OSError as error:
         raise FileNotFoundError(
@@ -167,18 +204,24 @@ def load_checkpoint(
             f"it lacks {(missing + mismatched)[:5]} ({len(missing) + len(mismatched)} in all)."
             f"{f' {advice}' if advice else ''}"
         )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
-        ) from error
-    # transformers makes up a tokenizer of special tokens alone where the files are missing.
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise FileNotFoundError(
-            f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
-        )
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False)
+
+
+def _expected(architectures: Mapping[str, Any], files: str) -> str:
+    classes = " or ".join(architecture.__name__ for architecture in architectures.values())
+    return (
+        f"a hub id or a folder with config.json ({classes}), model.safetensors or "
+        f"pytorch_model.bin{files}"
+    )
+
+
+def _remedy(name: str, option: str) -> str:
+    if Path(name).is_dir():
+        return ""
+    return (
+        "\nWhere the hub cannot be reached, give a local folder with these files as "
+        f"`name_or_path`{f' (`{option} FOLDER`)' if option else ''}."
+    )
 
 
 _COUNTS = {

@@ -230,7 +230,7 @@ def main():
     options = parser.parse_args()
     generator = random.Random(options.seed)
     sys.path.insert(0, str(ROOT))
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "scenes"
