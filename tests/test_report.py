@@ -219,8 +219,8 @@ def check_hostile(html, named):
     assert {tag for tag, _ in checked.tags} <= {
         "html", "head", "meta", "title", "link", "style", "body", "main", "section", "h1", "h2",
         "h3", "p", "br", "div", "span", "b", "i", "table", "thead", "tbody", "tr", "th", "td",
-        "wbr", "figure", "figcaption", "img", "small", "pre", "dl", "dt", "dd", "caption", "details",
-        "summary",
+        "wbr", "figure", "figcaption", "img", "small", "pre", "dl", "dt", "dd", "caption",
+        "details", "summary",
     }  # fmt: skip
     assert {name for _, attributes in checked.tags for name in attributes} <= {
         "lang", "charset", "name", "content", "http-equiv", "rel", "href", "class", "style",
