@@ -262,7 +262,7 @@ def test_a_list_of_images_is_predicted_and_not_tested(files, go, tmp_path):
     module, _ = go(data, command="predict", proposals="all")
     assert module.results is None
     assert len(list((tmp_path / "run" / "labels").glob("*.png"))) == 3
-    with pytest.raises(ValueError, match=r"have none; name it \(the `mask` of `datamodules"):
+    with pytest.raises(ValueError, match=r"have none; name it \(the `mask` of `ovss.datamodules"):
         go(data, "other", proposals="all")
 
 
