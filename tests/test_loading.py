@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ovss.captions import Caption
 from ovss.module import PnPOVSS
 from ovss.vlm import BlipITM, load_vlm
 from ovss.vlm.blip import CLIP_STATISTICS, check_published
-from ovss.vlm.loading import REVISIONS
+from ovss.vlm.loading import REVISIONS, load_checkpoint
 
 CAPTIONS = [Caption.of(["cat", "dog"])]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -340,3 +341,58 @@ def test_known_revisions_are_pinned(monkeypatch, given, asked):
     with pytest.raises(FileNotFoundError):
         BlipITM.from_pretrained("someone/else", revision=given)
     assert revisions[-1] == given
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: edit_config(path, text_config={**text_config(path), "hidden_act": "relu"}),
+        lambda path: rewrite(path / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+        lambda path: swap(path / "tokenizer.json", '"cat"', '"dog"'),
+    ],
+)
+def test_settings_tell_models_of_the_same_weights_apart(folder, change):
+    """Of two folders of one name: what is not in the weights' file decides maps, too."""
+    first, second = (BlipITM.from_pretrained(folder(at=f"{i}/blip")).settings() for i in range(2))
+    assert first == second
+    path = folder(at="2/blip")
+    change(path)
+    assert BlipITM.from_pretrained(path).settings() != first
+
+
+def text_config(path):
+    return json.loads((path / "config.json").read_text())["text_config"]
+
+
+def rewrite(path, **changes):
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def swap(path, one, other):
+    text = path.read_text()
+    assert one in text
+    assert other in text
+    path.write_text(text.replace(one, "~").replace(other, one).replace("~", other))
+
+
+def test_a_pinned_revision_is_that_of_every_part(monkeypatch):
+    asked = []
+
+    def answer(what, result):
+        def load(name, revision=None, **_):
+            asked.append((what, revision))
+            return result
+
+        return load
+
+    config = BlipConfig()
+    model = SimpleNamespace(eval=lambda: model, requires_grad_=lambda on: model)
+    loaded = (model, {"missing_keys": []})
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", answer("config", config))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", answer("tokens", [1, 2]))
+    architecture = SimpleNamespace(__name__="Blip", from_pretrained=answer("weights", loaded))
+    name = "Salesforce/blip-itm-large-flickr"
+    with pytest.raises(AttributeError):  # the list is no tokenizer
+        load_checkpoint({"blip": architecture}, name, None)
+    assert asked == [(part, REVISIONS[name]) for part in ("config", "weights", "tokens")]

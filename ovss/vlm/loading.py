@@ -91,6 +91,7 @@ def load_checkpoint(
     from transformers import AutoTokenizer
 
     name = str(name_or_path)
+    revision = revision or REVISIONS.get(name)
     files = ", and the tokenizer's files"
     model = load_model(architectures, name, revision, optional, option, advice, files)
     expected, remedy = _expected(architectures, files), _remedy(name, option)
