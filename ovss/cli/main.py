@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ovss._version import __version__
+# Little more than this is imported before `begin`, as Ctrl-C would be a traceback until then.
 from ovss.cli.help import COMMANDS, HELP
-from ovss.distributed import watch
-from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import stop
-from ovss.utils.text import PROGRAM
 
 QUICK = ("compare", "configs", "prepare", "reproduce")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
@@ -27,8 +22,13 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     # Before torch and the model are loaded, which takes seconds to minutes.
     stop.begin(own_process=args is None)
+    from ovss.distributed import watch
+
     watch.watch_early()
     if args is None:
+        from ovss.cli.pipes import outlive_readers
+
+        outlive_readers()
         _run(sys.argv[1:])
         return
     try:
@@ -39,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: list[str]) -> None:
+    from ovss._version import __version__
+
     # Importing Lightning takes seconds: what needs no model is answered without it.
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(HELP)
@@ -46,7 +48,10 @@ def _run(args: list[str]) -> None:
     if args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
         return
+    from importlib import import_module
+
     from ovss.cli.console import reporting_errors, silence_libraries
+    from ovss.utils.errors import ConfigurationError
 
     with reporting_errors(args) as rest:
         command = rest[0] if rest else ""
@@ -66,6 +71,10 @@ def _run(args: list[str]) -> None:
 
 
 def _unknown_command(command: str) -> str:
+    import difflib
+
+    from ovss.utils.text import PROGRAM
+
     similar = difflib.get_close_matches(command, COMMANDS, n=1)
     return (
         f"Expected a command of {', '.join(COMMANDS)}, but got {command!r}."

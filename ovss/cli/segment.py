@@ -25,7 +25,7 @@ from ovss.segmentation import (
 )
 from ovss.segmenter import Segmenter
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.files import write_atomically, write_png
+from ovss.utils.files import make_writable, write_atomically, write_png
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted
 
@@ -51,6 +51,7 @@ def segment_files(
         ValueError: no classes, heat maps of a method that has none, or photos that could not be
             read (after the others are done).
         FileNotFoundError: no photos, or no such list of classes.
+        OSError: the output cannot be written.
     """
     benchmark = own_classes(read_classes(classes), background)
     files = find_photos(photos)
@@ -63,6 +64,7 @@ def segment_files(
         )
     segmenter.proposer = AllProposer()
     settings = as_plain(segmenter.settings())
+    make_writable(output, "a folder for results", "--output")
     failures = []
     with Progress("segment", len(files)) as progress:
         for file, name in zip(files, output_names(files), strict=True):

@@ -8,12 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ovss.utils.files import check_no_link, check_regular, open_in_place, write_atomically
+from filelock import lock_descriptor
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock there
-    fcntl = None  # type: ignore[assignment]
+from ovss.utils.files import check_no_link, check_regular, open_in_place, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +65,12 @@ class AnswerFile:
     def _lock(self) -> Iterator[None]:
         """Wait until no other process adds.
 
-        Without locks (some network file systems, Windows) the answer of one of two processes that
+        Without locks (some network file systems) the answer of one of two processes that
         write at the same moment may be missing from the file, and is asked for again next time.
         """
         with open_in_place(self.path.with_name(f".{self.path.name}.lock"), "a") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-                except OSError as error:
-                    log.debug("No lock on %s: %s", self.path, error)
+            try:
+                lock_descriptor(file.fileno())  # until the file is closed
+            except OSError as error:
+                log.debug("No lock on %s: %s", self.path, error)
             yield

@@ -102,7 +102,7 @@ def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
 
 
 def data_uri(image: Image.Image, side: int = 640) -> str:
-    """An image inside the page: some 40 kB, no side longer than most benchmarks' photos have."""
+    """An image inside the page: some 40 kB, no side longer than most benchmarks' photos."""
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
