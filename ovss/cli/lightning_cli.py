@@ -35,6 +35,7 @@ from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
+from ovss.segmentation import MAX_SIDE
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.shipped import shipped_section
@@ -68,29 +69,33 @@ class EvaluationTrainer(Trainer):
     def segment(
         self,
         model: SegmentationModule,
-        photos: str,
+        photos: list[str],
         classes: str | None = None,
         output: Path = Path("runs/segment"),
         background: bool = True,
         heatmaps: bool = False,
+        max_side: int = MAX_SIDE,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Segment photos of your own with any class names.
 
         Args:
             model: from the configuration; default: the demo's.
-            photos: a photo, a folder, or a glob pattern in quotes.
+            photos: photos, folders, http or https addresses, or glob patterns in quotes.
             classes: names separated by commas, or a text file with one a line; synonyms of one
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
             heatmaps: also write what was found in each round of Salience DropOut, for each class;
                 PnP-OVSS only.
+            max_side: pixels of the longer side beyond which a photo is labelled at that size, and
+                its labels enlarged to the photo's own.
             datamodule: not used.
         """
         from ovss.cli.segment import segment_files
 
-        segment_files(model.segmenter, photos, classes, output, background, heatmaps)
+        segmenter = model.segmenter.to(self.strategy.root_device)
+        segment_files(segmenter, photos, classes, output, background, heatmaps, max_side)
 
     def tune(
         self,
@@ -208,6 +213,7 @@ class EvaluationCLI(LightningCLI):
         command, *options = args
         of_command = self._parser(command)
         assert isinstance(of_command, Parser)
+        options = of_command.with_underscores(options)
         of_command.check_names(self._configs, options)
         configs = [f"--config={yaml.safe_dump(each.content)}" for each in self._configs]
         self.config = parser.parse_args([command, *configs, *options])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ovss._version import __version__
-from ovss.cli.help import COMMANDS, HELP
+from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.distributed import watch
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import stop
@@ -45,6 +45,9 @@ def _run(args: list[str]) -> None:
         return
     if args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
+        return
+    if args[0] == "segment" and args[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(SEGMENT_HELP)
         return
     from ovss.cli.console import reporting_errors, silence_libraries
 
