@@ -54,11 +54,11 @@ def _from_array(pixels: np.ndarray, given: np.ndarray | Tensor, fits: bool = Tru
         or not (pixels.dtype == np.uint8 or np.issubdtype(pixels.dtype, np.floating))
         or not pixels.size
     ):
-        shape = "a tensor of shape (3, H, W)"
-        if not isinstance(given, Tensor):
-            shape = "an array of shape (H, W, 3)"
+        tensor = isinstance(given, Tensor)
         raise ValueError(
-            f"Expected {shape} or (H, W) and type uint8,  or float in 0..1, but got shape {tuple(given.shape)} and type {given.dtype}."
+            f"Expected {'a tensor' if tensor else 'an array'} of shape "
+            f"{'(3, H, W)' if tensor else '(H, W, 3)'} or (H, W) and type uint8, or float in "
+            f"0..1, but got shape {tuple(given.shape)} and type {given.dtype}."
         )
     if pixels.dtype != np.uint8:
         low, high = float(pixels.min()), float(pixels.max())

@@ -8,6 +8,7 @@ COMMANDS = {
     "test": "segment and score a benchmark",
     "predict": "segment a data set; score it where there is ground truth",
     "segment": "segment photos of your own with any class names",
+    "app": "the same on a page in the browser",
     "prepare": "download what a benchmark needs, and check every photo and mask",
     "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",

@@ -36,6 +36,7 @@ from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
 from ovss.segmentation import MAX_SIDE
+from ovss.segmenter import Segmenter
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.shipped import shipped_section
@@ -280,6 +281,21 @@ class EvaluationCLI(LightningCLI):
             # The callbacks print and write; label maps of a whole data set do not fit in memory.
             kwargs["verbose" if subcommand == "test" else "return_predictions"] = False
         return kwargs
+
+
+def load_segmenter(args: Sequence[str]) -> Segmenter:
+    """The method of a configuration, on the device that the Trainer would take.
+
+    Args:
+        args: options as of the command `segment`.
+    """
+
+    class Loader(EvaluationCLI):
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Nothing: only what `instantiate_classes` makes is wanted."""
+
+    loaded = Loader(["segment", "photo", *args])
+    return loaded.model.segmenter.to(loaded.trainer.strategy.root_device)
 
 
 def _shell_of(configs: Sequence[Config], args: Sequence[str]) -> type[MODEL_BASE]:

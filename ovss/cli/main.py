@@ -14,7 +14,7 @@ from ovss.utils.errors import ConfigurationError
 from ovss.utils.signals import stop
 from ovss.utils.text import PROGRAM
 
-QUICK = ("compare", "configs", "prepare", "reproduce")
+QUICK = ("app", "compare", "configs", "prepare", "reproduce")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 

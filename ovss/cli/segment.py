@@ -101,14 +101,26 @@ def read_classes(classes: str | None) -> list[str]:
         >>> read_classes("cat, dog; puppy,grass")
         ['cat', 'dog; puppy', 'grass']
     """
-    lines = (classes or "").split(",")
-    if classes and classes.strip().endswith(".txt"):
-        path = Path(classes.strip())
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Expected a text file with a class a line at {path}, but there is no such file."
-            )
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    if not classes or not classes.strip().endswith(".txt"):
+        return split_classes(classes or "")
+    path = Path(classes.strip())
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a text file with a class a line at {path}, but there is no such file."
+        )
+    return _stripped(path.read_text(encoding="utf-8-sig").splitlines())
+
+
+def split_classes(classes: str) -> list[str]:
+    """Names separated by commas.
+
+    Raises:
+        ValueError: none given.
+    """
+    return _stripped(classes.split(","))
+
+
+def _stripped(lines: Sequence[str]) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ConfigurationError(
