@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +48,10 @@ def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], fold
         began = time.monotonic()
         try:
             own = Path(tempfile.mkdtemp(dir=folder))
+            # Gradio deletes its copies.
+            sweep = threading.Timer(KEEP, shutil.rmtree, [own], {"ignore_errors": True})
+            sweep.daemon = True
+            sweep.start()
             shown = desk.segment(photo, names, model, background, own)
         except (ValueError, OSError, RuntimeError) as error:
             log.warning("%s", error)
