@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss.cli.app import MAX_UPLOAD, Desk, draw_examples
+from ovss.cli.app import MAX_UPLOAD, Desk, draw_examples, sweep
 from ovss.cli.main import main
 from ovss.segmentation import segment
 
@@ -62,6 +62,17 @@ def test_what_the_page_refuses(desk, examples, names, model, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         desk.segment(examples[0][0], names, model, True, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_visitors_leave_is_deleted(tmp_path):
+    for name in ("ours.png", "upload/old.png", "upload/new.png", "run/labels.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        if name != "upload/new.png":
+            os.utime(tmp_path / name, (1000, 1000))
+    sweep(tmp_path, {tmp_path / "ours.png"}, 600)
+    left = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.png")}
+    assert left == {"ours.png", "upload/new.png"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import argparse
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from ovss.utils.text import PROGRAM
 
 MAX_UPLOAD = 20 << 20
 """Bytes of a photo."""
+KEEP, SWEEP = 600.0, 60.0
+"""Seconds after which uploads and pictures are deleted, and between two looks for them."""
 EXAMPLES = (6, 13, 16)
 """Seeds of the page's drawn scenes, which are no part of the demo's splits."""
 
@@ -149,7 +152,23 @@ def main(args: Sequence[str]) -> None:
 
         scenes = draw_examples(Path(folder))
         page = build_page(Desk(rest), model, scenes, Path(folder))
+        threading.Thread(target=keep_swept, args=[Path(folder)], daemon=True).start()
         serve(page, options.host, options.port)
+
+
+def keep_swept(folder: Path) -> None:
+    """Delete what visitors leave, as long as the folder is there; Gradio forgets its copies."""
+    ours = set(folder.rglob("*"))
+    while folder.is_dir():
+        sweep(folder, ours, KEEP)
+        time.sleep(SWEEP)
+
+
+def sweep(folder: Path, ours: Collection[Path], age: float) -> None:
+    """Delete the files under a folder that are older than so many seconds, but for ours."""
+    for file in folder.rglob("*"):
+        if file.is_file() and file not in ours and time.time() - file.stat().st_mtime > age:
+            file.unlink(missing_ok=True)
 
 
 def draw_examples(folder: Path) -> list[tuple[str, str]]:

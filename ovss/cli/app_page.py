@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +16,6 @@ log = logging.getLogger(__name__)
 
 QUEUE = 8
 """Photos that may wait; one more is told to come again."""
-KEEP, SWEEP = 600, 300
-"""Seconds after which uploads and pictures are deleted, and between two looks for them."""
 FONTS = ["system-ui", "sans-serif"]
 """Of the machine: Gradio's own themes fetch theirs from a server."""
 
@@ -38,7 +34,7 @@ def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], fold
         desk: what segments.
         model: the one to begin with.
         examples: photos with the names to look for.
-        folder: for pictures; Gradio's own (`GRADIO_TEMP_DIR`), so that it deletes them.
+        folder: for pictures, where Gradio keeps uploads, too (`GRADIO_TEMP_DIR`).
     """
     import gradio as gr  # an extra
 
@@ -48,10 +44,6 @@ def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], fold
         began = time.monotonic()
         try:
             own = Path(tempfile.mkdtemp(dir=folder))
-            # Gradio deletes its copies.
-            sweep = threading.Timer(KEEP, shutil.rmtree, [own], {"ignore_errors": True})
-            sweep.daemon = True
-            sweep.start()
             shown = desk.segment(photo, names, model, background, own)
         except (ValueError, OSError, RuntimeError) as error:
             log.warning("%s", error)
@@ -62,9 +54,7 @@ def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], fold
         download = gr.DownloadButton(value=str(shown.labels), interactive=True)
         return str(shown.overlay), download, said, gallery
 
-    with gr.Blocks(
-        title="ovss", analytics_enabled=False, delete_cache=(SWEEP, KEEP), fill_width=True
-    ) as page:
+    with gr.Blocks(title="ovss", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown("# Segment a photo\nGive a photo and the names of what to look for in it.")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
