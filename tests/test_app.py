@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss.cli.app import MAX_UPLOAD, Desk, draw_examples, sweep
+from ovss.cli.app import draw_examples, sweep
+from ovss.cli.app_page import MAX_UPLOAD, build_page, serve
+from ovss.cli.app_segment import PhotoSegmenter
 from ovss.cli.main import main
 from ovss.segmentation import segment
 
 
 @pytest.fixture(scope="module")
-def desk():
-    return Desk()
+def segmenter():
+    return PhotoSegmenter()
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +28,12 @@ def examples(tmp_path_factory):
     return draw_examples(tmp_path_factory.mktemp("examples"))
 
 
-def test_the_page_shows_what_segment_finds(desk, examples, tmp_path, monkeypatch):
+def test_the_page_shows_what_segment_finds(segmenter, examples, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
     for file, names in examples[:2]:
         own = tmp_path / names
         own.mkdir()
-        shown = desk.segment(file, names, "demo", True, own)
+        shown = segmenter.segment(file, names, "demo", True, own)
         expected = segment(file, names.split(", "))
         with Image.open(shown.labels) as image:
             np.testing.assert_array_equal(np.asarray(image), expected.labels)
@@ -57,10 +59,10 @@ def test_the_page_shows_what_segment_finds(desk, examples, tmp_path, monkeypatch
         ("sun, sun", "demo", "'sun' occurs twice"),
     ],
 )
-def test_what_the_page_refuses(desk, examples, names, model, message, tmp_path):
+def test_what_the_page_refuses(segmenter, examples, names, model, message, tmp_path):
     """No file of names is read: whoever sees the page could read any text file by it."""
     with pytest.raises(ValueError, match=message):
-        desk.segment(examples[0][0], names, model, True, tmp_path)
+        segmenter.segment(examples[0][0], names, model, True, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -92,7 +94,7 @@ def test_what_the_command_refuses(args, message, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_in_a_browser(desk, examples, tmp_path, monkeypatch):
+def test_in_a_browser(segmenter, examples, tmp_path, monkeypatch):
     """Headless Chromium (`CHROMIUM`, or that of the path), with playwright's Python package."""
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     missing = [name for name in ("gradio", "playwright") if not importlib.util.find_spec(name)]
@@ -103,10 +105,8 @@ def test_in_a_browser(desk, examples, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     from playwright.sync_api import sync_playwright
 
-    from ovss.cli.app_page import build_page, serve
-
     photo, names = examples[1]
-    page = build_page(desk, "demo", examples, tmp_path)
+    page = build_page(segmenter, "demo", examples, tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

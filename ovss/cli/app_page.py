@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ovss.cli.app import MAX_UPLOAD, Desk
+from ovss.cli.app_segment import PhotoSegmenter
 from ovss.utils.shipped import shipped_models
 
 log = logging.getLogger(__name__)
 
+MAX_UPLOAD = 20 << 20
+"""Bytes of a photo."""
 QUEUE = 8
 """Photos that may wait; one more is told to come again."""
 FONTS = ["system-ui", "sans-serif"]
@@ -27,11 +29,13 @@ CSS = """
 """Five pictures side by side are too small on a telephone."""
 
 
-def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], folder: Path) -> Any:
+def build_page(
+    segmenter: PhotoSegmenter, model: str, examples: Sequence[tuple[str, str]], folder: Path
+) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
-        desk: what segments.
+        segmenter: of photos.
         model: the one to begin with.
         examples: photos with the names to look for.
         folder: for pictures, where Gradio keeps uploads, too (`GRADIO_TEMP_DIR`).
@@ -44,7 +48,7 @@ def build_page(desk: Desk, model: str, examples: Sequence[tuple[str, str]], fold
         began = time.monotonic()
         try:
             own = Path(tempfile.mkdtemp(dir=folder))
-            shown = desk.segment(photo, names, model, background, own)
+            shown = segmenter.segment(photo, names, model, background, own)
         except (ValueError, OSError, RuntimeError) as error:
             log.warning("%s", error)
             raise gr.Error(str(error).replace(str(photo), "the file"), duration=None) from error
