@@ -16,7 +16,7 @@ from ovss.report.tables import headline, per_class_table
 from ovss.runs.layout import RunLayout
 from ovss.runs.scores import conditions, scores_as_data, write_scores
 from ovss.utils.files import write_atomically
-from ovss.utils.text import counted
+from ovss.utils.text import counted, pace
 
 
 class ResultsWriter(Callback):
@@ -65,7 +65,7 @@ class ResultsWriter(Callback):
         done = data["photos"] - done_before(trainer)
         work = "nothing was left to do"
         if done > 0:
-            work = f"{counted(done, 'photo')} done, {done / seconds:.1f} photos/s"
+            work = f"{counted(done, 'photo')} done, {pace(done, seconds)}"
             timing = {
                 "seconds": round(seconds, 3),
                 "photos": done,

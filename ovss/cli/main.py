@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 # Little more than this is imported before `begin`, as Ctrl-C would be a traceback until then.
-from ovss.cli.help import COMMANDS, HELP
+from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.utils.signals import stop
 
-QUICK = ("compare", "configs", "prepare", "reproduce")
+QUICK = ("app", "compare", "configs", "prepare", "reproduce")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 
@@ -47,6 +47,9 @@ def _run(args: list[str]) -> None:
         return
     if args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
+        return
+    if args[0] == "segment" and args[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(SEGMENT_HELP)
         return
     from importlib import import_module
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ovss.batch_size import MOST, ON_CPU
+from ovss.batch_size import MOST, batch_on_cpu
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.dense_clip.image import ImageEncoder
 from ovss.dense_clip.inference import (
@@ -196,7 +196,7 @@ class DenseCLIP(Segmenter):
 
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`; windows are seen in parts that fit, whatever the batch."""
-        return ON_CPU if device.type == "cpu" else MOST
+        return batch_on_cpu(self) if device.type == "cpu" else MOST
 
     def stages(self) -> dict[str, nn.Module]:
         """See `Segmenter.stages`."""
