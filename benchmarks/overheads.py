@@ -75,7 +75,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as work:
-        write_scenes(Path(work) / "scenes", dev=2, val=options.photos, workers=options.threads)
+        write_scenes(Path(work) / "scenes", dev=2, val=options.photos)
         memory, folder = Memory(), TimedRunFolder()
         trainer = Trainer(
             logger=False,

@@ -34,7 +34,6 @@ from ovss.module import PnPOVSS
 from ovss.pnp import gradcam_rounds
 from ovss.proposals import OracleProposer
 from ovss.salience import SalienceDropout
-from ovss.segmentation import demo_vlm
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Mask, Masks, make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
@@ -63,7 +62,7 @@ class Demo:
     """The demo's model and some photos of a split with two classes or more."""
 
     def __init__(self, root: Path, split: str, photos: int) -> None:
-        self.module = PnPOVSS(demo_vlm(), 0, 0)
+        self.module = PnPOVSS("demo", 0, 0)
         data = Scenes(root, split, num_workers=0)
         data.prepare_data()
         data.spec = self.module.input_spec(data.benchmark)

@@ -20,6 +20,7 @@ from .cityscapes import Cityscapes
 from .coco import COCOObject, COCOStuff
 from .errors import DatasetNotFoundError
 from .folder import Folder
+from .foreign import from_dataset
 from .pascal_context import PascalContext
 from .scenes import Scenes
 from .voc import VOC
@@ -35,4 +36,5 @@ __all__ = [
     "Folder",
     "PascalContext",
     "Scenes",
+    "from_dataset",
 ]

@@ -164,6 +164,17 @@ class PhotoBatch(NamedTuple):
             None if self.masks is None else of(self.masks),
         )
 
+    def with_present(self, labels: Sequence[int]) -> PhotoBatch:
+        """The same with `present` read off the masks, where there are masks and it is not given.
+
+        Args:
+            labels: those that can be present, such as `Benchmark.searchable`.
+        """
+        if self.present is not None or self.masks is None:
+            return self
+        there = [set(mask.unique().tolist()) for mask in self.masks]
+        return self._replace(present=[tuple(sorted(each.intersection(labels))) for each in there])
+
     def named(self, ids: Sequence[str]) -> PhotoBatch:
         """The photos with these names, in their order."""
         if list(ids) == list(self.ids):  # nearly always: nothing is copied

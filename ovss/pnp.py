@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
 from ovss.segmenter import Segmenter
-from ovss.vlm import VLM
+from ovss.vlm import VLM, load_vlm
 
 ClassNames = Sequence[tuple[str, ...]]
 """The classes to look for in a photo: for each its name and synonyms."""
@@ -28,7 +29,7 @@ class PnP(Segmenter):
     """Plug-and-play open-vocabulary segmentation with a frozen vision-language model.
 
     Args:
-        vlm: the frozen model.
+        vlm: the frozen model, or what `ovss.vlm.load_vlm` loads it by.
         layer: cross-attention layer, counted from 0.
         head: head of that layer, counted from 0, or `mean` over heads.
         dropout: Salience DropOut's settings.
@@ -47,7 +48,7 @@ class PnP(Segmenter):
 
     def __init__(
         self,
-        vlm: VLM,
+        vlm: VLM | str | Path,
         layer: int = 7,
         head: int | str = 9,
         dropout: SalienceDropout = SalienceDropout(),
@@ -57,6 +58,7 @@ class PnP(Segmenter):
         template: str = TEMPLATE,
     ) -> None:
         super().__init__(proposals)
+        vlm = vlm if isinstance(vlm, VLM) else load_vlm(vlm)
         vlm.check_choice(layer, head)
         if dropout.variant not in ("paper", variant):
             raise ValueError(

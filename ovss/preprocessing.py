@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ import albumentations as A
 import cv2
 
 from ovss.utils.files import check_regular
+
+log = logging.getLogger(__name__)
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What photos and masks may be, as Pillow names it, whatever their suffix says.
@@ -179,26 +182,60 @@ def read_photo(path: str | Path, upright: bool = False) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: see `decode_photo`.
+    """
+    try:
+        check_regular(path)
+        return decode_photo(path, str(path), upright)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a photo at {path}, but there is no such file.") from None
+
+
+def decode_photo(file: str | Path | IO[bytes], name: str, upright: bool = False) -> np.ndarray:
+    """`read_photo` of a path or of a file's content.
+
+    Args:
+        file: one of `IMAGE_FORMATS`.
+        name: what to call it in an error.
+        upright: see `read_photo`; a photo of several frames is named in the log, too.
+
+    Raises:
+        FileNotFoundError: no such file.
         ValueError: the file is not a photo, is cut short, is a decompression bomb, or has pixels
             of an unknown range.
     """
     try:
-        check_regular(path)
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            kind = image.format  # a turned image has none
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
             if upright:
-                image = ImageOps.exif_transpose(image)
-            return np.asarray(with_eight_bits(image, kind, str(path)).convert("RGB"))
+                return upright_pixels(image, name)
+            return np.asarray(with_eight_bits(image, image.format, name).convert("RGB"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a photo at {path}, but there is no such file.") from None
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow names the file again there.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = f"none of {', '.join(IMAGE_FORMATS)}" if unknown else error
         raise ValueError(
-            f"Expected {path} to be a readable photo, but decoding failed ({reason}); "
+            f"Expected {name} to be a readable photo, but decoding failed ({reason}); "
             "fetch or convert the file again."
         ) from error
+
+
+def upright_pixels(image: Image.Image, name: str) -> np.ndarray:
+    """`(H, W, 3)` uint8 RGB of a Pillow image, turned as the camera's orientation tag says.
+
+    Args:
+        image: of any mode.
+        name: what to call it in the log and in an error.
+
+    Raises:
+        ValueError: see `with_eight_bits`.
+    """
+    if getattr(image, "is_animated", False):
+        log.info("%s has several frames; the first one is taken.", name)
+    kind = image.format  # a turned image has none
+    turned = ImageOps.exif_transpose(image)
+    return np.asarray(with_eight_bits(turned, kind, name).convert("RGB"))
 
 
 def with_eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:

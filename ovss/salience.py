@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -55,13 +56,14 @@ class SalienceDropout:
     relevance: Literal["gradcam", "attention"] = "gradcam"
 
     def __post_init__(self) -> None:
-        if isinstance(self.rounds, bool) or self.rounds < 1:
+        if type(self.rounds) is not int or self.rounds < 1:
             raise ValueError(f"Expected `rounds` to be at least 1, but got {self.rounds}.")
         patches = self.patches
-        if patches is not None and not (0 < patches < 1 or (patches >= 1 and patches % 1 == 0)):
+        counted = type(patches) is int and patches >= 1
+        if not (patches is None or counted or (type(patches) is float and 0 < patches < 1)):
             raise ValueError(
-                "Expected `patches` to be a positive count or a share in (0, 1) of the patches "
-                f"that remain, but got {patches}."
+                "Expected `patches` to be a positive whole count or a share in (0, 1) of the "
+                f"patches that remain, but got {patches}."
             )
         if self.variant not in ("paper", "released"):
             raise ValueError(
@@ -164,8 +166,9 @@ class SalienceDropout:
         patches, count = self.settings()["patches"], remaining.sum(1)
         if patches >= 1:
             return torch.full_like(count, int(patches))
-        # A share of 0.29 of 100 is 29, whatever the product's last bit.
-        return (count * patches + 1e-6).long().clamp(min=1)
+        # In whole numbers: 0.29 of 100 is 29, whatever the product's last bit.
+        share = Fraction(str(patches)).limit_denominator(10**9)
+        return (count * share.numerator // share.denominator).clamp(min=1)
 
     def pooling(self, tokens: Tokens) -> Tensor:
         """`(B, K, T)` weights that average the tokens of each class; unused rows are zero."""

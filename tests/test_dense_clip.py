@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, normalize
 
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.crf import DenseCRF
-from ovss.dense_clip import METHODS, DenseCLIP, queries_of
+from ovss.dense_clip import METHODS, DenseCLIP, queries_of, read_vocabulary
 from ovss.dense_clip.inference import Inference, inference_of
 from ovss.dense_clip.labelling import PhotoLogits, label_map
 from ovss.dense_clip.methods import proxy_attention
@@ -356,22 +356,29 @@ def test_names_of_ones_own(tmp_path):
     assert queries_of(benchmark, "sclip") == queries_of(benchmark, "natural")
     file = tmp_path / "names.txt"
     file.write_text("# mine\nkitten\nwolf; hound\n", encoding="utf-8")
-    assert queries_of(benchmark, str(file)) == (
+    assert queries_of(benchmark, read_vocabulary(str(file))) == (
         ("background", "kitten", "wolf", "hound"),
         (0, 1, 2, 2),
     )
     file.write_text("sky; wall\nkitten\nwolf\n", encoding="utf-8")
-    assert queries_of(benchmark, str(file)).labels == (0, 0, 1, 2)
+    assert queries_of(benchmark, read_vocabulary(str(file))).labels == (0, 0, 1, 2)
+    file.write_text("#1 fan\nwolf\n", encoding="utf-8")  # a name, not a comment
+    assert queries_of(benchmark, read_vocabulary(str(file))).names == (
+        "background",
+        "#1 fan",
+        "wolf",
+    )
     for text, message in (
+        ("background\nkitten\n", "a line for each of the 3 classes .*, but got 2"),
         ("kitten\n", "a line for each of the 3 classes"),
         ("sky\nkitten;\nwolf\n", "names for 'cat' in `vocabulary`"),
         ("sky\n\nwolf\n", "names for 'cat' in `vocabulary`"),
     ):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
-            queries_of(benchmark, str(file))
+            queries_of(benchmark, read_vocabulary(str(file)))
     with pytest.raises(FileNotFoundError, match="no such file"):
-        queries_of(benchmark, "natral")
+        read_vocabulary("natral")
     own = replace(BENCHMARKS["voc21"], prompts_file="mine.txt")
     with pytest.raises(ValueError, match="set `vocabulary` to natural"):
         queries_of(own, "sclip")
@@ -426,7 +433,7 @@ def test_settings_tell_what_decides_a_label_map(make, tmp_path):
     assert told["by_benchmark"]["voc21"] == {"prob_thd": 0.1}  # its crop is overridden
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\n")
-    assert make("clip", vocabulary=str(names)).settings()["vocabulary"] == ["cat", "dog"]
+    assert make("clip", vocabulary=str(names)).settings()["vocabulary"] == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def scenes(tmp_path_factory):
     from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=PHOTOS, workers=0)
+    write_scenes(root, dev=2, val=PHOTOS)
     return root
 
 

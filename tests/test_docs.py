@@ -160,6 +160,24 @@ def test_blocks_of(page, folder):
                 raise AssertionError(f"{where}: {shlex.join(words)}") from error
 
 
+def test_the_readmes_lightning_is_a_script_where_nothing_was_drawn(tmp_path):
+    """As people run it: in a file, without `if __name__ == "__main__"`, in an empty folder."""
+    blocks = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    (code,) = [block.code for block in blocks if "import Trainer" in block.code]
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout.split()[-1]) <= 1
+    assert len(list((tmp_path / "data").rglob("val_*.jpg"))) == 400
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_of(page):
     text = page.read_text(encoding="utf-8")

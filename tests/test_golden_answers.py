@@ -30,6 +30,27 @@ IMAGES = range(4)
 ANSWERS = [(dataset, image) for dataset in BENCHMARKS for image in IMAGES]
 TIE = 1e-6
 """See tests/test_golden.py."""
+# fmt: off
+TIED = {
+    ("voc", 0.15, "crf"): "2f",
+    ("voc", 0.5, "crf"): "2f",
+    ("psc", 0.15, "crf"): "2a 2f",
+    ("psc", 0.5, "crf"): "1a 2a 1f 2f",
+    ("psc", 0.5, "blur+crf"): "2a 2f",
+    ("ade20k", 0.15, "crf"): "1a 1f 3f",
+    ("ade20k", 0.5, "crf"): "1a 2a 1f 2f 3f",
+    ("ade20k", 0.15, "blur+crf"): "1a",
+    ("ade20k", 0.5, "blur+crf"): "1a 2a 3a 1f 2f 3f",
+    ("coco_object", 0.5, "crf"): "2a 3a 2f 3f",
+    ("coco_object", 0.15, "crf"): "3f",
+    ("coco_object", 0.5, "blur+crf"): "3f",
+    ("coco_stuff", 0.15, "crf"): "1a 2a 1f",
+    ("coco_stuff", 0.5, "crf"): "1a 2a 1f 2f",
+    ("coco_stuff", 0.5, "blur+crf"): "1a 1f",
+}
+# fmt: on
+"""Photos and maps (agg, first) with 5 % tied pixels or more: the CRF spreads what rounding decides,
+so these 40 of 160 of its label maps are not compared."""
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +134,8 @@ def test_label_maps(golden, proposers, batch_of, tiny_blip, dataset, image, whic
             tied = (channels >= channels.amax(0) - TIE).sum(0).numpy() > 1
             if crf is None:
                 np.testing.assert_array_equal(found[~tied], expected[~tied])
-            elif tied.mean() < 0.05:  # the CRF spreads what rounding decides
+            elif f"{image}{which[0]}" not in TIED.get((dataset, threshold, name), ""):
+                assert tied.mean() < 0.05
                 assert (found == expected).mean() >= 0.998
 
 

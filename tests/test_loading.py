@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BlipConfig, CLIPConfig
 
 from ovss.captions import Caption
-from ovss.vlm import BlipITM
+from ovss.module import PnPOVSS
+from ovss.vlm import BlipITM, load_vlm
 from ovss.vlm.blip import CLIP_STATISTICS, check_published
-from ovss.vlm.loading import REVISIONS
+from ovss.vlm.loading import REVISIONS, load_checkpoint
 
 CAPTIONS = [Caption.of(["cat", "dog"])]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -254,6 +256,36 @@ def test_a_hub_id_that_cannot_be_had(name, revision, message):
     assert "give a local folder with these files as `name_or_path`" in str(refused.value)
 
 
+@pytest.mark.usefixtures("hub")
+def test_a_model_by_its_name_alone(tiny_blip, tiny_blip_path):
+    for name in ("some/blip", str(tiny_blip_path), tiny_blip_path):
+        vlm = load_vlm(name)
+        assert torch.equal(match_logit(vlm), match_logit(tiny_blip))
+        assert vlm.image_size == 112
+    assert load_vlm("some/blip", "v2").name == "some/blip@v2"
+    module = PnPOVSS("some/blip", layer=4, head=2)
+    assert torch.equal(match_logit(module.segmenter.vlm), match_logit(tiny_blip))
+    assert module.segmenter.settings()["vlm"]["name"] == "some/blip"
+
+
+def test_a_published_size_is_read_at_the_papers(tiny_blip_path, tmp_path):
+    published = BlipITM.from_pretrained(tiny_blip_path, 384)
+    published.model.save_pretrained(tmp_path / "published")
+    published.tokenizer.save_pretrained(tmp_path / "published")
+    assert BlipITM.from_pretrained(tmp_path / "published").image_size == 384
+    assert load_vlm(tmp_path / "published").image_size == 336
+
+
+def test_a_name_that_is_no_model_of_ours(folder):
+    path = folder()
+    edit_config(path, model_type="clip")
+    with pytest.raises(ValueError, match=r"type 'blip' or 'bridgetower', but .* of type 'clip'"):
+        load_vlm(path)
+    for name in ("nowhere", "./nowhere", "no/where"):
+        with pytest.raises(FileNotFoundError, match=r"hub id or a folder with config\.json"):
+            load_vlm(name)
+
+
 def published_config(**sections):
     """BLIP-ITM large's configuration with some parts changed; nothing is built from it."""
     text = {"hidden_size": 768, "num_attention_heads": 12, **sections.get("text_config", {})}
@@ -309,3 +341,58 @@ def test_known_revisions_are_pinned(monkeypatch, given, asked):
     with pytest.raises(FileNotFoundError):
         BlipITM.from_pretrained("someone/else", revision=given)
     assert revisions[-1] == given
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: edit_config(path, text_config={**text_config(path), "hidden_act": "relu"}),
+        lambda path: rewrite(path / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+        lambda path: swap(path / "tokenizer.json", '"cat"', '"dog"'),
+    ],
+)
+def test_settings_tell_models_of_the_same_weights_apart(folder, change):
+    """Of two folders of one name: what is not in the weights' file decides maps, too."""
+    first, second = (BlipITM.from_pretrained(folder(at=f"{i}/blip")).settings() for i in range(2))
+    assert first == second
+    path = folder(at="2/blip")
+    change(path)
+    assert BlipITM.from_pretrained(path).settings() != first
+
+
+def text_config(path):
+    return json.loads((path / "config.json").read_text())["text_config"]
+
+
+def rewrite(path, **changes):
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def swap(path, one, other):
+    text = path.read_text()
+    assert one in text
+    assert other in text
+    path.write_text(text.replace(one, "~").replace(other, one).replace("~", other))
+
+
+def test_a_pinned_revision_is_that_of_every_part(monkeypatch):
+    asked = []
+
+    def answer(what, result):
+        def load(name, revision=None, **_):
+            asked.append((what, revision))
+            return result
+
+        return load
+
+    config = BlipConfig()
+    model = SimpleNamespace(eval=lambda: model, requires_grad_=lambda on: model)
+    loaded = (model, {"missing_keys": []})
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", answer("config", config))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", answer("tokens", [1, 2]))
+    architecture = SimpleNamespace(__name__="Blip", from_pretrained=answer("weights", loaded))
+    name = "Salesforce/blip-itm-large-flickr"
+    with pytest.raises(AttributeError):  # the list is no tokenizer
+        load_checkpoint({"blip": architecture}, name, None)
+    assert asked == [(part, REVISIONS[name]) for part in ("config", "weights", "tokens")]

@@ -31,8 +31,10 @@ class Weights(nn.Module):
 
     def __init__(self, value: float = 0.0) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.full((3,), value))
-        self.name, self.image_size = "weights", 4
+        self.matrix = nn.Parameter(torch.full((3, 2), value))
+
+    def settings(self) -> dict[str, object]:
+        return {"name": "weights", "image_size": 4}
 
 
 class Counting(Proposer):

@@ -178,7 +178,7 @@ def test_what_is_missing_is_named_before_anything_runs(options, tmp_path, capsys
     assert "- ade150: answers: Expected the authors' GPT-4o answers" in printed
     assert "git clone https://github.com/letitiabanana/PnP-OVSS" in printed
     assert "- voc21, ade150: weights: Expected Salesforce/blip-itm-large-flickr" in printed
-    assert "`hf download Salesforce/blip-itm-large-flickr`" in printed
+    assert "`hf download Salesforce/blip-itm-large-flickr --revision 6df0d85" in printed
     assert "Complete are" not in printed
     assert not pretended[1]
     assert not (tmp_path / "runs").exists()

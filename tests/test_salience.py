@@ -145,6 +145,18 @@ def test_patches_gone_before_each_round(settings, gone):
     assert dropout.settings()["patches"] == patches  # the score says which, default or not
 
 
+@given(st.integers(1, 99), st.integers(1, 30))
+@example(42, 12)
+@example(52, 15)
+@example(13, 30)
+def test_a_share_is_rounded_down_in_whole_numbers(percent, side):
+    dropout = SalienceDropout(rounds=2, patches=percent / 100)
+    table = np.ones((len(WORDS), side * side))
+    photo = torch.ones(1, 3, side * SIDE, side * SIDE)
+    rounds = dropout.gradcam_rounds(TableVLM(table), photo, [Caption.of(["cat"], "a {}")], 4, 2)
+    assert int(rounds.dropped[1].sum()) == max(1, percent * side * side // 100)
+
+
 def test_a_share_is_of_what_remains_in_each_photo():
     # "dog" is salient at two patches alone, so half of nine are never gone there.
     table = np.zeros((len(WORDS), PATCHES))
@@ -318,7 +330,11 @@ def test_captions_for_each_photo(tiny_blip, pixels):
     [
         ({"rounds": 0}, "`rounds` to be at least 1, but got 0"),
         ({"rounds": True}, "`rounds` to be at least 1, but got True"),
-        ({"patches": 0}, "`patches` to be a positive count or a share .*, but got 0"),
+        ({"rounds": 2.5}, "`rounds` to be at least 1, but got 2.5"),
+        ({"patches": 0}, "`patches` to be a positive whole count or a share .*, but got 0"),
+        ({"patches": 1.0}, "but got 1.0"),
+        ({"patches": 6.0}, "but got 6.0"),
+        ({"patches": True}, "but got True"),
         ({"patches": -0.5}, "but got -0.5"),
         ({"patches": 1.5}, "but got 1.5"),
         ({"variant": "new"}, "'paper' or 'released', but got 'new'"),

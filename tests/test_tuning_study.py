@@ -258,7 +258,7 @@ def test_processes_begin_a_new_study_at_once(tmp_path):
         starter.stdin.write("\n")
         starter.stdin.flush()
     for starter in starters:
-        _, errors = starter.communicate(timeout=120)
+        _, errors = starter.communicate(timeout=240)
         assert starter.returncode == 0, errors
 
 
@@ -600,7 +600,7 @@ def test_the_demo_tunes_on_photos_that_are_not_scored(tmp_path):
 def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["tune", "--config=blip_large_flickr", *arguments[3:]])
-    assert "such as --config demo" in capsys.readouterr().err
+    assert "got none with `data`; give one with --config" in capsys.readouterr().err
     monkeypatch.setattr("ovss.cli.tune.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["tune", *arguments])

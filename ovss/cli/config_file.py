@@ -12,7 +12,7 @@ import yaml
 from yaml.error import MarkedYAMLError
 
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.shipped import find_config
+from ovss.utils.shipped import find_config, shipped_models
 from ovss.utils.text import PROGRAM
 
 MOST_VALUES = 100_000
@@ -30,7 +30,7 @@ class Config(NamedTuple):
 
 
 def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
-    """Read what `--config` names, so that they compose.
+    """Read what `--config` and `--model` name, so that they compose.
 
     Args:
         args: a command line.
@@ -40,12 +40,18 @@ def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
         them.
 
     Raises:
-        ConfigurationError: see `read_config`.
+        ConfigurationError: see `read_config` and `read_model`.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
+    # In one list: what stands later wins.
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], type=lambda name: (name, read_config)
+    )
+    parser.add_argument(
+        "--model", action="append", dest="config", type=lambda name: (name, read_model)
+    )
     options, rest = parser.parse_known_args(args)
-    configs = [Config(name, read_config(name)) for name in options.config]
+    configs = [Config(name, read(name)) for name, read in options.config]
     # A class that an option names takes the place of a section's as one in a file does.
     classes = {name: value for name, value in _options(rest) if name.endswith("class_path")}
     if classes:
@@ -92,6 +98,24 @@ def read_config(config: str) -> dict[str, Any]:
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
         model |= model.pop("init_args")
     return content
+
+
+def read_model(name: str) -> dict[str, Any]:
+    """The `model` section of a configuration, and nothing else of it.
+
+    Args:
+        name: see `ovss.utils.shipped.find_config`.
+
+    Raises:
+        ConfigurationError: no such file, or not one with a `model` section; see `read_config`.
+    """
+    section = read_config(name).get("model") if find_config(name).is_file() else None
+    if not isinstance(section, dict):
+        raise ConfigurationError(
+            f"Expected `--model` to be one of {', '.join(shipped_models())}, or a YAML file with a "
+            f"`model:` section, but got {name}."
+        )
+    return {"model": section}
 
 
 def load_yaml(text: str) -> Any:

@@ -111,3 +111,8 @@ def silence_libraries() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    # It switches off the hub's, too: a download of gigabytes would look like a standstill.
+    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        from huggingface_hub.utils import enable_progress_bars
+
+        enable_progress_bars()

@@ -12,12 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ovss.callbacks import (
@@ -30,11 +25,14 @@ from ovss.callbacks import (
 )
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.parser import Parser
+from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
 from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
+from ovss.segmentation import MAX_SIDE
+from ovss.segmenter import Segmenter
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.shipped import shipped_section
@@ -68,29 +66,33 @@ class EvaluationTrainer(Trainer):
     def segment(
         self,
         model: SegmentationModule,
-        photos: str,
+        photos: list[str],
         classes: str | None = None,
         output: Path = Path("runs/segment"),
         background: bool = True,
         heatmaps: bool = False,
+        max_side: int = MAX_SIDE,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Segment photos of your own with any class names.
 
         Args:
             model: from the configuration; default: the demo's.
-            photos: a photo, a folder, or a glob pattern in quotes.
+            photos: photos, folders, http or https addresses, or glob patterns in quotes.
             classes: names separated by commas, or a text file with one a line; synonyms of one
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
             heatmaps: also write what was found in each round of Salience DropOut, for each class;
                 PnP-OVSS only.
+            max_side: pixels of the longer side beyond which a photo is labelled at that size, and
+                its labels enlarged to the photo's own.
             datamodule: not used.
         """
         from ovss.cli.segment import segment_files
 
-        segment_files(model.segmenter, photos, classes, output, background, heatmaps)
+        segmenter = model.segmenter.to(self.strategy.root_device)
+        segment_files(segmenter, photos, classes, output, background, heatmaps, max_side)
 
     def tune(
         self,
@@ -154,9 +156,8 @@ class EvaluationCLI(LightningCLI):
                 "use_distributed_sampler": False,
             },
             parser_class=Parser,
-            save_config_callback=SaveConfigCallback,
-            # A run folder keeps the configuration of its newest run.
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             seed_everything_default=False,  # nothing is random
             args=rest,
@@ -208,6 +209,7 @@ class EvaluationCLI(LightningCLI):
         command, *options = args
         of_command = self._parser(command)
         assert isinstance(of_command, Parser)
+        options = of_command.with_underscores(options)
         of_command.check_names(self._configs, options)
         configs = [f"--config={yaml.safe_dump(each.content)}" for each in self._configs]
         self.config = parser.parse_args([command, *configs, *options])
@@ -274,6 +276,21 @@ class EvaluationCLI(LightningCLI):
             # The callbacks print and write; label maps of a whole data set do not fit in memory.
             kwargs["verbose" if subcommand == "test" else "return_predictions"] = False
         return kwargs
+
+
+def load_segmenter(args: Sequence[str]) -> Segmenter:
+    """The method of a configuration, on the device that the Trainer would take.
+
+    Args:
+        args: options as of the command `segment`.
+    """
+
+    class Loader(EvaluationCLI):
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Nothing: only what `instantiate_classes` makes is wanted."""
+
+    loaded = Loader(["segment", "photo", *args])
+    return loaded.model.segmenter.to(loaded.trainer.strategy.root_device)
 
 
 def _shell_of(configs: Sequence[Config], args: Sequence[str]) -> type[MODEL_BASE]:

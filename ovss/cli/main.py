@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 # Little more than this is imported before `begin`, as Ctrl-C would be a traceback until then.
-from ovss.cli.help import COMMANDS, HELP
+from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.utils.signals import stop
 
-QUICK = ("compare", "configs", "prepare", "reproduce")
+QUICK = ("app", "compare", "configs", "prepare", "reproduce")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 
@@ -48,6 +48,9 @@ def _run(args: list[str]) -> None:
     if args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
         return
+    if args[0] == "segment" and args[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(SEGMENT_HELP)
+        return
     from importlib import import_module
 
     from ovss.cli.console import reporting_errors, silence_libraries
@@ -60,6 +63,9 @@ def _run(args: list[str]) -> None:
         if command in QUICK:
             import_module(f"ovss.cli.{command}").main(rest[1:])
         else:
+            from ovss.cli.config_file import take_configs
+
+            take_configs(rest[1:])  # what is wrong in a file is said now, not in seconds
             from ovss.cli.lightning_cli import EvaluationCLI
 
             sys.argv[1:] = args  # Lightning's launchers start the other processes with it

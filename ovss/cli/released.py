@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,7 @@ from ovss.cli.paper import PAPER, read_scores
 from ovss.proposals import FileProposer
 from ovss.runs.layout import RunLayout
 from ovss.utils.files import check_regular
-
-log = logging.getLogger(__name__)
+from ovss.vlm.loading import REVISIONS
 
 ANSWERS = {"threshold": 70, "fallback": "first"}
 """The released code's: what is above 70 %, and where nothing is, the first class."""
@@ -41,6 +39,7 @@ class Plan(NamedTuple):
         arguments: of the command line, from `test` on.
         finished: its scores, if it is done.
         problems: what is missing, each with the remedy.
+        note: what is fetched before the run begins.
     """
 
     key: str
@@ -48,6 +47,7 @@ class Plan(NamedTuple):
     arguments: list[str]
     finished: dict[str, Any] | None
     problems: list[str]
+    note: str = ""
 
 
 def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
@@ -84,7 +84,11 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
     ]
     cli = ParsedCLI(arguments)
     finished = _finished(layout, cli)
-    return Plan(key, layout, arguments, finished, [] if finished else _problems(cli, answers))
+    if finished:
+        return Plan(key, layout, arguments, finished, [])
+    problem, note = _weights(cli.setting("model.vlm"))
+    problems = [*filter(None, [problem]), *_problems(cli, answers)]
+    return Plan(key, layout, arguments, None, problems, note)
 
 
 def missing(plans: Sequence[Plan]) -> None:
@@ -165,7 +169,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problems(cli: ParsedCLI, answers: Path) -> list[str]:
-    found = [_weights_problem(cli.setting("model.vlm"))]
+    found: list[str] = []
     photos, benchmark = None, None
     try:
         datamodule = cli.data()
@@ -175,8 +179,8 @@ def _problems(cli: ParsedCLI, answers: Path) -> list[str]:
         found.append(f"data: {error}")
     if not answers.is_file():
         found.append(
-            f"answers: Expected the authors' GPT-4o answers in {answers.parent}, but there is no "
-            f"{answers.name}. Fetch them with `git clone {REPOSITORY} data/PnP-OVSS && git -C "
+            f"answers: Expected the authors' GPT-4o answers in {answers.parent}, but there are "
+            f"none. Fetch them with `git clone {REPOSITORY} data/PnP-OVSS && git -C "
             f"data/PnP-OVSS checkout {COMMIT}`, or give their folder with --answers."
         )
     elif photos is not None and benchmark is not None:
@@ -185,31 +189,31 @@ def _problems(cli: ParsedCLI, answers: Path) -> list[str]:
             FileProposer(answers, **ANSWERS)(batch, benchmark, None)  # type: ignore[arg-type]
         except (OSError, ValueError) as error:
             found.append(f"answers: {error}")
-    return [problem for problem in found if problem]
+    return found
 
 
-def _weights_problem(vlm: Any) -> str:
-    """Why the model's weights cannot be had; empty where they are here or can be downloaded."""
+def _weights(vlm: Any) -> tuple[str, str]:
+    """Why the model's weights cannot be had, or that they are downloaded first; empty if not so."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     arguments = vlm.get("init_args") or {}
-    name, revision = arguments.get("name_or_path"), arguments.get("revision")
-    if name in (None, "demo") or Path(name).is_dir():
-        return ""
-    if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
-        return (
-            f"weights: Expected a hub id or a folder with weights, but there is no folder {name}."
-        )
+    name = str(arguments.get("name_or_path", "demo"))
+    revision = arguments.get("revision") or REVISIONS.get(name)
+    if name == "demo" or Path(name).is_dir():
+        return "", ""
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        problem = f"Expected a hub id or a folder with weights, but there is no folder {name}."
+        return f"weights: {problem}", ""
     weights = ("model.safetensors", "pytorch_model.bin")
     cached = [try_to_load_from_cache(name, file, revision=revision) for file in weights]
     if any(isinstance(path, str) for path in cached):
-        return ""
+        return "", ""
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     if constants.HF_HUB_OFFLINE:
-        return (
-            f"weights: Expected {name} in the hub's cache, as HF_HUB_OFFLINE is set, but it is not "
-            f"there. Fetch it with `{command}` without that, or give a folder with "
+        problem = (
+            f"Expected {name} in the hub's cache, as HF_HUB_OFFLINE is set, but it is not there. "
+            f"Fetch it with `{command}` without that, or give a folder with "
             "--model.vlm.init_args.name_or_path."
         )
-    log.info("%s is downloaded when the first run begins, or now by `%s`", name, command)
-    return ""
+        return f"weights: {problem}", ""
+    return "", f"{name} is downloaded when the first run begins, or now by `{command}`"

@@ -38,6 +38,8 @@ def main(args: Sequence[str]) -> None:
     from ovss.cli.released import Plan, missing, plan
 
     plans: list[Plan] = [plan(key, options, rest) for key in options.benchmarks]
+    for note in dict.fromkeys(each.note for each in plans if each.note):
+        log.info("%s", note)
     missing(plans)
     rows = {key: Row(key, None, "not asked for") for key in PAPER}
     rows |= {each.key: Row(each.key, None, "not run yet") for each in plans}

@@ -2,6 +2,6 @@
 
 from ovss.dense_clip.methods import METHODS
 from ovss.dense_clip.segmenter import DenseCLIP
-from ovss.dense_clip.vocabulary import queries_of
+from ovss.dense_clip.vocabulary import queries_of, read_vocabulary
 
-__all__ = ["METHODS", "DenseCLIP", "queries_of"]
+__all__ = ["METHODS", "DenseCLIP", "queries_of", "read_vocabulary"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from ovss.batch_size import MOST, ON_CPU
+from ovss.batch_size import MOST, batch_on_cpu
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.dense_clip.image import ImageEncoder
 from ovss.dense_clip.inference import (
@@ -25,13 +25,14 @@ from ovss.dense_clip.inference import (
 from ovss.dense_clip.labelling import PhotoLogits, WholeLogits, label_map
 from ovss.dense_clip.methods import METHODS
 from ovss.dense_clip.text import TextEncoder
-from ovss.dense_clip.vocabulary import Queries, queries_of
+from ovss.dense_clip.vocabulary import Queries, queries_of, read_vocabulary
 from ovss.dense_clip.windows import Axis, Windows, by_shape, in_parts
 from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, full_float32, shrink_photo
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.refine import Refinement, resolve
 from ovss.segmenter import Segmenter
+from ovss.vlm.identity import built_from
 from ovss.vlm.loading import checkpoint_name, load_checkpoint, load_model
 
 MEAN = (122.771 / 255, 116.746 / 255, 104.094 / 255)
@@ -102,11 +103,12 @@ class DenseCLIP(Segmenter):
         self.method = method
         self.model = name
         self.row = METHODS[method]
-        self.vocabulary = vocabulary or self.row.vocabulary
+        self.vocabulary = read_vocabulary(vocabulary or self.row.vocabulary)
         own, self._overrides = _split_options(options, method)
         self.image = ImageEncoder(clip, method, residual, dino, **own)
         self.text = TextEncoder(clip, tokenizer)
         self.label = LabelMap(resolve(self.row.refine if refine == "default" else refine))
+        self._built_from = built_from(clip, tokenizer, dino)
         self._method_options = {**self.row.options, **own}
         check_overrides(self._overrides, self.image.patch)
         self.eval().requires_grad_(False)
@@ -172,16 +174,15 @@ class DenseCLIP(Segmenter):
 
     def settings(self) -> dict[str, Any]:
         """See `Segmenter.settings`."""
-        path = Path(self.vocabulary).expanduser()
-        lines = path.read_text("utf-8-sig").splitlines() if path.is_file() else None
         refinement = self.label.refinement
         return {
             **super().settings(),
             "checkpoint": self.model,
+            "built_from": self._built_from,
             "residual": self.image.residual,
             **self._method_options,
             "refine": None if refinement is None else refinement.settings(),
-            "vocabulary": self.vocabulary if lines is None else lines,
+            "vocabulary": self.vocabulary,
             "inference": {**asdict(DEFAULTS[self.row.settings]), **self._overrides},
             "by_benchmark": {
                 key: {name: value for name, value in own.items() if name not in self._overrides}
@@ -195,7 +196,7 @@ class DenseCLIP(Segmenter):
 
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`; windows are seen in parts that fit, whatever the batch."""
-        return ON_CPU if device.type == "cpu" else MOST
+        return batch_on_cpu(self) if device.type == "cpu" else MOST
 
     def stages(self) -> dict[str, nn.Module]:
         """See `Segmenter.stages`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.resources import files
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,32 @@ class Queries(NamedTuple):
     labels: tuple[int, ...]
 
 
-def queries_of(benchmark: Benchmark, vocabulary: str) -> Queries:
+Vocabulary = str | tuple[str, ...]
+"""`natural`, a reference's name, or a line for each class."""
+
+
+def read_vocabulary(vocabulary: str) -> Vocabulary:
+    """A reference's name as it is, and the lines of a file.
+
+    Lines at a file's beginning that are "#", alone or before a blank, are its comment.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no ordinary file.
+    """
+    if vocabulary in ("natural", *REFERENCES):
+        return vocabulary
+    path = Path(vocabulary).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected `vocabulary` to be natural, {', '.join(REFERENCES)} or a text file, but got "
+            f"{vocabulary!r}, and there is no such file."
+        )
+    check_regular(path)
+    return _without_comment(path.read_text("utf-8-sig"))
+
+
+def queries_of(benchmark: Benchmark, vocabulary: Vocabulary) -> Queries:
     """The queries of a benchmark, synonyms of a class one after the other.
 
     A reference has names for its own benchmarks; for others, as a folder of one's own, it is
@@ -36,11 +62,10 @@ def queries_of(benchmark: Benchmark, vocabulary: str) -> Queries:
 
     Args:
         benchmark: the classes.
-        vocabulary: `natural` for the data module's names, a reference's, or a text file with a line
-            for each class in label order, synonyms separated by ";".
+        vocabulary: `natural` for the data module's names, a reference's, or a line for each class
+            in label order, synonyms separated by ";". The background's line may be missing.
 
     Raises:
-        FileNotFoundError: no such file.
         ValueError: another number of lines, an empty name, or two sources of names.
     """
     lines = _lines(benchmark, vocabulary)
@@ -50,49 +75,47 @@ def queries_of(benchmark: Benchmark, vocabulary: str) -> Queries:
         if benchmark.prompts_file is not None:
             raise ValueError(
                 f"Expected one list of class names, but got `prompts` {benchmark.prompts_file} and "
-                f"`vocabulary` {vocabulary}; set `vocabulary` to natural to use the prompts."
+                f"`vocabulary` {_short(vocabulary)}; set `vocabulary` to natural for the prompts."
             )
         names = [[name.strip() for name in line.split(";")] for line in lines]
-        if len(names) == len(benchmark.searchable) < len(benchmark.classes):
+        without_background = len(names) == len(benchmark.searchable) < len(benchmark.classes)
+        # Where the first line is the background's, another one is missing.
+        if without_background and names[0][0].casefold() != BACKGROUND:
             names.insert(0, [BACKGROUND])
         _check(names, benchmark, vocabulary)
     pairs = [(name, label) for label, own in enumerate(names) for name in own]
     return Queries(tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
 
 
-def _lines(benchmark: Benchmark, vocabulary: str) -> list[str] | None:
-    """The lines of a vocabulary's file; None where the benchmark's own names are meant."""
-    if vocabulary == "natural":
-        return None
-    if vocabulary in REFERENCES:
-        for folder in (vocabulary, "all"):
-            file = files("ovss.dense_clip") / "data" / folder / f"{benchmark.key}.txt"
-            if file.is_file():
-                return _without_comments(file.read_text("utf-8").splitlines())
-        return None
-    path = Path(vocabulary).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected `vocabulary` to be natural, {', '.join(REFERENCES)} or a text file, but got "
-            f"{vocabulary!r}, and there is no such file."
-        )
-    check_regular(path)
-    return _without_comments(path.read_text("utf-8-sig").rstrip().splitlines())
+def _lines(benchmark: Benchmark, vocabulary: Vocabulary) -> Sequence[str] | None:
+    """A line for each class; None where the benchmark's own names are meant."""
+    if not isinstance(vocabulary, str):
+        return vocabulary
+    for folder in (vocabulary, "all") if vocabulary in REFERENCES else ():
+        file = files("ovss.dense_clip") / "data" / folder / f"{benchmark.key}.txt"
+        if file.is_file():
+            return _without_comment(file.read_text("utf-8"))
+    return None
 
 
-def _without_comments(lines: Iterable[str]) -> list[str]:
-    return [line for line in lines if not line.startswith("#")]
+def _without_comment(text: str) -> tuple[str, ...]:
+    lines = text.rstrip().splitlines()
+    return tuple(dropwhile(lambda line: line == "#" or line.startswith("# "), lines))
 
 
-def _check(names: list[list[str]], benchmark: Benchmark, vocabulary: str) -> None:
+def _short(vocabulary: Vocabulary) -> str:
+    return vocabulary if isinstance(vocabulary, str) else "from a file"
+
+
+def _check(names: list[list[str]], benchmark: Benchmark, vocabulary: Vocabulary) -> None:
     if len(names) != len(benchmark.classes):
         raise ValueError(
-            f"Expected `vocabulary` {vocabulary} to have a line for each of the "
+            f"Expected `vocabulary` {_short(vocabulary)} to have a line for each of the "
             f"{len(benchmark.classes)} classes of {benchmark.title}, but got {len(names)}."
         )
     for own, title in zip(names, benchmark.classes, strict=True):
         if not all(own):
             raise ValueError(
-                f"Expected names for {title!r} in `vocabulary` {vocabulary}, but got "
+                f"Expected names for {title!r} in `vocabulary` {_short(vocabulary)}, but got "
                 f"{'; '.join(own)!r}; separate synonyms by single semicolons."
             )

@@ -86,8 +86,8 @@ class CachedProposer(Proposer):
         }
         if vlm is not None:
             # The name alone would not notice that a local checkpoint was trained on.
-            weights = [_checksum(p) for p in vlm.parameters() if p.dim() == 1]
-            dependencies |= {"vlm": vlm.name, "image_size": vlm.image_size, "weights": weights}
+            weights = [_checksum(parameter) for parameter in vlm.parameters()]
+            dependencies |= {"vlm": vlm.settings(), "weights": weights}
         digest = hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 

@@ -26,6 +26,39 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def pace(done: int, seconds: float, unit: str = "photos") -> str:
+    """How fast something goes: units a second or, of slow ones, seconds a unit.
+
+    Args:
+        done: how many took so many seconds.
+        seconds: above 0.
+        unit: in the plural.
+
+    Example:
+        >>> pace(12, 5.0), pace(5, 60.0), pace(0, 5.0)
+        ('2.4 photos/s', '12 s/photo', '- s/photo')
+    """
+    if done >= seconds:
+        return f"{done / seconds:.1f} {unit}/s"
+    each = f"{seconds / done:.1f}" if done else "-"
+    if len(each) > 3:  # from ten seconds on whole ones will do
+        each = f"{seconds / done:.0f}"
+    return f"{each} s/{unit.removesuffix('s')}"
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    Example:
+        >>> duration(89), duration(273), duration(7530)
+        ('89 s', '5 min', '2 h 6 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def percent(value: float | None) -> str:
     """A share as percent with one decimal; a dash for none."""
     return "-" if value is None else f"{100 * value:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import pickle
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ovss.vlm.base import ImageStatistics
+
+log = logging.getLogger(__name__)
 
 CLIP_STATISTICS = ImageStatistics(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -27,6 +30,10 @@ REVISIONS = {
 }
 """Commits on the hub that are taken where no `revision` is given: those that corrected the number
 of text heads in BLIP's configurations. `main` takes the newest."""
+
+
+SIZES = {"Salesforce/blip-itm-large-flickr": "1.8 GB"}
+"""What is fetched of the paper's model; the hub's bar shows it of the others."""
 
 
 def load_pretrained(
@@ -91,6 +98,7 @@ def load_checkpoint(
     from transformers import AutoTokenizer
 
     name = str(name_or_path)
+    revision = revision or REVISIONS.get(name)
     files = ", and the tokenizer's files"
     model = load_model(architectures, name, revision, optional, option, advice, files)
     expected, remedy = _expected(architectures, files), _remedy(name, option)
@@ -144,6 +152,9 @@ def load_model(
 
     name = str(name_or_path)
     revision = revision or REVISIONS.get(name)
+    if not Path(name).is_dir():
+        size = f"{SIZES[name]} " if name in SIZES else ""
+        log.info("loading %s (%sfrom the hub on the first use)", name, size)
     classes = " or ".join(architecture.__name__ for architecture in architectures.values())
     expected, remedy = _expected(architectures, files), _remedy(name, option)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
