@@ -44,7 +44,7 @@ class SalienceDropout:
     Attributes:
         rounds: how many GradCAM passes; 1 is GradCAM alone.
         patches: patches dropped after a round: a count, or a share in (0, 1) of the patches that
-            remain, rounded down; default: the variant's in `PATCHES`.
+            remain, rounded down but at least one; default: the variant's in `PATCHES`.
         variant: `released` counts round 0 twice and sums, rather than averages, the word pieces of
             a caption's last class.
         relevance: `attention` leaves out the gradient weight (an ablation).
@@ -59,8 +59,12 @@ class SalienceDropout:
         if type(self.rounds) is not int or self.rounds < 1:
             raise ValueError(f"Expected `rounds` to be at least 1, but got {self.rounds}.")
         patches = self.patches
+        if isinstance(patches, float) and patches.is_integer():
+            # From YAML and JSON a count may come as 6.0: one count has one form.
+            patches = int(patches)
+            object.__setattr__(self, "patches", patches)
         counted = type(patches) is int and patches >= 1
-        if not (patches is None or counted or (type(patches) is float and 0 < patches < 1)):
+        if not (patches is None or counted or (isinstance(patches, float) and 0 < patches < 1)):
             raise ValueError(
                 "Expected `patches` to be a positive whole count or a share in (0, 1) of the "
                 f"patches that remain, but got {patches}."

@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 from rich.console import Console
 
 from ovss.cli.config_file import read_config
-from ovss.cli.console import reporting_errors
+from ovss.cli.console import reporting_errors, silence_libraries
 from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
 from ovss.utils.shipped import find_config, shipped_configs
+from ovss.vlm import BlipITM
 
 ROOT = Path(__file__).parents[1]
 
@@ -325,9 +327,9 @@ def test_a_log_file_gets_a_line_an_interval_without_control_codes(monkeypatch, c
             now[0] += 10
             shown.advance(3)
     assert caplog.messages == [
-        "test: 18 of 100 photos, 0.3 photos/s, 273 s left",
-        "test: 36 of 100 photos, 0.3 photos/s, 213 s left",
-        "test: 54 of 100 photos, 0.3 photos/s, 153 s left",
+        "test: 18 of 100 photos, 3.3 s/photo, 5 min left",
+        "test: 36 of 100 photos, 3.3 s/photo, 4 min left",
+        "test: 54 of 100 photos, 3.3 s/photo, 3 min left",
     ]
     assert console.file.getvalue() == ""
 
@@ -336,7 +338,7 @@ def test_what_was_done_before_is_no_part_of_the_rate():
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with Progress("test", 400, console=console, before=390) as shown:
         shown.advance(5)
-    assert shown.line(10.0) == "test: 395 of 400 photos, 0.5 photos/s, 10 s left"
+    assert shown.line(10.0) == "test: 395 of 400 photos, 2.0 s/photo, 10 s left"
     assert "395/400" in console.file.getvalue()
 
 
@@ -349,6 +351,24 @@ def test_a_terminal_gets_a_bar_with_rate_and_counts():
     drawn = console.file.getvalue()
     assert "7/7" in drawn
     assert "photos/s" in drawn
+
+
+def test_a_download_of_weights_shows_a_bar_in_a_terminal(monkeypatch):
+    """Transformers switches the hub's bars off with its own."""
+    monkeypatch.setattr(logging.getLogger("ovss"), "level", logging.INFO)
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")  # and again afterwards
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+        silence_libraries()
+        assert are_progress_bars_disabled() is not terminal
+
+
+def test_what_is_loaded_is_said_before(caplog):
+    with caplog.at_level(logging.INFO), pytest.raises(FileNotFoundError):
+        BlipITM.from_pretrained("Salesforce/blip-itm-large-flickr")
+    said = "loading Salesforce/blip-itm-large-flickr (1.8 GB from the hub on the first use)"
+    assert caplog.messages[0] == said
 
 
 def test_silence(caplog):

@@ -95,7 +95,7 @@ class SearchSpace:
         for name, good in (
             ("threshold", lambda value: 0 <= value <= 1),
             ("rounds", lambda value: isinstance(value, int) and value >= 1),
-            ("patches", lambda value: 0 < value < 1 or (type(value) is int and value >= 1)),
+            ("patches", lambda value: 0 < value < 1 or (value >= 1 and value == int(value))),
         ):
             for value in chosen[name]:
                 if not good(value):

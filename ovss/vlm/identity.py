@@ -16,7 +16,10 @@ def built_from(*parts: Any) -> str:
     total = hashlib.sha256()
     for part in parts:
         if hasattr(part, "backend_tokenizer"):
-            total.update(part.backend_tokenizer.to_str().encode())
+            own = json.loads(part.backend_tokenizer.to_str())
+            # How it was last asked to pad and cut is no part of it.
+            plain = {key: own[key] for key in own if key not in ("padding", "truncation")}
+            total.update(json.dumps(plain, sort_keys=True).encode())
         elif hasattr(part, "config"):
             own = part.config.to_dict()
             # Where it came from and who wrote it decide nothing.
