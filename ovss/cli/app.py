@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -60,6 +61,10 @@ def main(args: Sequence[str]) -> None:
             "Expected Gradio for the page, but it is not installed; `pip install 'ovss[app]'` "
             "installs it."
         )
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Elsewhere the process ends at once, which would leave photos behind.
+            signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ovss_app_") as folder:
         # Read when Gradio is imported. Uploads and pictures go with the folder.
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
