@@ -134,6 +134,7 @@ def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
         (["--trainer.precision=bf16-true", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
         (["--trainer.precision=64-true", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
         (["--trainer.precision=64", *NO_MODEL], "32-true, bf16-mixed or 16-mixed", 2),
+        (["--trainer.enable_progress_bar=false", *NO_MODEL], "-q shows none", 2),
         (["--model.template=a photo"], "Expected `template` to contain '{}' exactly once", 2),
         (["--model.labeller.blur=1e6"], "Expected `blur` to be in 0..1", 2),
         (["--model.labeller.refine=sharp"], "Expected `refine` to be one of ['crf', 'pamr']", 2),

@@ -43,6 +43,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "--model.labeller.threshold=0.01",
         ],
     ),
+    "half of the patches dropped, as the paper has it": (
+        "_halving",
+        ["--model.dropout.patches=0.5"],
+    ),
     "classes proposed by ITM": ("_itm", ["--model.proposals=itm"]),
     "all classes in every photo": ("_all", ["--model.proposals=all"]),
 }

@@ -248,6 +248,11 @@ class EvaluationCLI(LightningCLI):
                 f"Expected `trainer.precision` to be 32-true, bf16-mixed or 16-mixed, but got "
                 f"{precision}: maps and CRF are computed in float32."
             )
+        if self._get(self.config, "trainer.enable_progress_bar") is False:
+            raise ConfigurationError(
+                "Expected `trainer.enable_progress_bar` not to be given, but got false: this "
+                "program's own progress is shown; -q shows none."
+            )
         if str(devices).removeprefix("-").isdecimal() and int(devices) < -1:
             raise ConfigurationError(
                 f"Expected `trainer.devices` to be auto, -1 for all GPUs, or a number of devices, "
