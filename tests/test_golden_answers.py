@@ -13,7 +13,7 @@ from ovss.crf import DenseCRF
 from ovss.datamodules import ade20k, coco, pascal_context, voc
 from ovss.labelling import Labeller
 from ovss.pnp import LabelMaps, PnP, renumbered
-from ovss.preprocessing import Preprocess, read_photo
+from ovss.preprocessing import read_photo
 from ovss.proposals import FileProposer, Proposal
 from ovss.salience import SalienceDropout
 
@@ -83,10 +83,10 @@ def segmenter_of(vlm, proposer, rounds):
 def batch_of(golden, golden_path):
     """A recorded photo as a data module brings it."""
 
-    def batch(image, segmenter, benchmark):
+    def batch(image, segmenter, dataset):
         height, width = golden.sizes[image]
         photo = read_photo(golden_path / "images" / f"img{image}_{height}x{width}.png")
-        pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None]
+        pixels = golden.pixels(dataset, image)  # test_golden.py: what the photo's pixels become
         return PhotoBatch([f"img{image}"], [torch.tensor(photo).permute(2, 0, 1)], pixels)
 
     return batch
@@ -98,7 +98,7 @@ def test_captions_name_the_classes_in_the_order_of_the_answer(
 ):
     benchmark, case = BENCHMARKS[dataset], golden.cases[dataset][image]
     segmenter = segmenter_of(tiny_blip, proposers[dataset], 1)
-    (proposal,) = segmenter.propose(batch_of(image, segmenter, benchmark), benchmark)
+    (proposal,) = segmenter.propose(batch_of(image, segmenter, dataset), benchmark)
     names = [segmenter.names_of(label, benchmark) for label in segmenter.searched(proposal)]
     assert names == [(name,) for name in case["classes"]]
 
@@ -117,7 +117,7 @@ CASES = [(*answer, which) for answer in ANSWERS for which in ("agg", "first")]
 def test_label_maps(golden, proposers, batch_of, tiny_blip, dataset, image, which):
     benchmark, recorded = BENCHMARKS[dataset], golden["label_maps"]
     segmenter = segmenter_of(tiny_blip, proposers[dataset], 4 if which == "agg" else 1)
-    batch = batch_of(image, segmenter, benchmark)
+    batch = batch_of(image, segmenter, dataset)
     proposals = segmenter.propose(batch, benchmark)
     rounds = segmenter.rounds(batch.pixel_values, benchmark, proposals)
     maps, labels = segmenter.dropout.combine(rounds[0]), segmenter.searched(proposals[0])
