@@ -20,7 +20,7 @@ def built_from(*parts: Any) -> str:
             # How it was last asked to pad and cut is no part of it.
             plain = {key: own[key] for key in own if key not in ("padding", "truncation")}
             total.update(json.dumps(plain, sort_keys=True).encode())
-        elif hasattr(part, "config"):
+        elif hasattr(getattr(part, "config", None), "to_dict"):
             own = part.config.to_dict()
             # Where it came from and who wrote it decide nothing.
             ignored = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
