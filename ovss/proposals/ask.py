@@ -38,7 +38,8 @@ class AskProposer(Proposer):
     Args:
         model: the model's name at the endpoint, such as `gpt-4o`.
         base_url: of the endpoint, such as `http://localhost:8000/v1`; without credentials.
-        api_key_env: name of the environment variable with the key; local servers need none.
+        api_key_env: name of the environment variable with the key; null for `OPENAI_API_KEY` at
+            OpenAI's own address, and for no key at any other.
         threshold: keep classes whose percentage is above it (not equal).
         folder: where the answers are kept. Photos are known by their names: give those of another
             data set with the same names and classes a folder of their own.
@@ -57,7 +58,7 @@ class AskProposer(Proposer):
         self,
         model: str,
         base_url: str = OPENAI,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str | None = None,
         threshold: float = 70.0,
         folder: str | Path = "runs/answers",
         prompt: str = PROMPT,
