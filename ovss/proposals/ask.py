@@ -22,6 +22,7 @@ from ovss.distributed.gather import gather_texts
 from ovss.proposals.answers import AnswerFile
 from ovss.proposals.base import Proposal, Proposer
 from ovss.proposals.chat import OPENAI, ChatEndpoint, EndpointError
+from ovss.proposals.file import kept
 from ovss.proposals.prompt import PROMPT, Answer, filled, parsed, written
 from ovss.utils.text import counted
 
@@ -167,7 +168,7 @@ class AskProposer(Proposer):
         about = _About(benchmark, labels, prompt, file, {}, {})
         for photo, answer in file.read().items():
             try:
-                about.known[photo] = self._proposal(parsed(answer, labels), about)
+                about.known[photo] = kept(parsed(answer, labels), self.threshold, labels)
             except ValueError as error:
                 log.warning("%s: %s is asked about anew: %s", file.path, photo, error)
         return about
@@ -194,7 +195,7 @@ class AskProposer(Proposer):
                 self._bill.update(outcome.bill)
                 if outcome.answer is not None:
                     about.file.add({photo: written(outcome.answer, about.benchmark, about.labels)})
-                    about.known[photo] = self._proposal(outcome.answer, about)
+                    about.known[photo] = kept(outcome.answer, self.threshold, about.labels)
                     self._bill["photos"] += 1
                 elif outcome.error is not None and not down:
                     about.unreadable[photo] = str(outcome.error)
@@ -228,14 +229,6 @@ class AskProposer(Proposer):
             except ValueError as error:
                 problem = error
         return _Outcome(bill, error=problem)
-
-    def _proposal(self, answer: Answer, about: _About) -> Proposal:
-        """The classes that the model is sure of, in the order of its answer."""
-        kept = [(number, percent) for number, percent in answer if percent > self.threshold]
-        return Proposal(
-            tuple(about.labels[number] for number, _ in kept),
-            tuple(min(percent / 100, 1.0) for _, percent in kept),
-        )
 
 
 class _About(NamedTuple):
