@@ -166,6 +166,9 @@ def test_coco_is_asked_for_by_category_ids(asker, server):
         ("I see:\n[1: cat]\n[95%]\n", Proposal((1,), (0.95,))),
         ("[1: cat], [140%]", Proposal((1,), (1.0,))),
         ("[0: none], [100%]", Proposal((), ())),
+        ("[1: cat], ['95%']", Proposal((1,), (0.95,))),
+        ("[1: cat], [0.95]", Proposal((1,), (0.95,))),
+        ("<think>[2: dog]? [90%]? No.</think>\n[1: cat], [95%]", Proposal((1,), (0.95,))),
         ("[2: dog, 1: cat, 2: puppy], [90, 80, 71]", Proposal((2, 1, 2), (0.9, 0.8, 0.71))),
     ],
 )
@@ -186,7 +189,8 @@ def test_a_server_without_key_usage_and_reason(asker, server):
 def test_settings_name_what_the_answers_depend_on(asker):
     settings = asker(threshold=50).settings()
     assert {"model": "stub", "threshold": 50}.items() <= settings.items()
-    assert set(settings) == {"model", "prompt", "threshold", "temperature", "longest_side"}
+    own = {"model", "base_url", "prompt", "threshold", "temperature", "longest_side"}
+    assert set(settings) == own
 
 
 # ---- the file of answers -------------------------------------------------------------------------
@@ -216,6 +220,13 @@ def test_nothing_is_asked_twice_and_the_file_is_one_for_file_proposer(asker, ser
 def test_other_settings_have_a_file_of_their_own(asker, server, tmp_path, change):
     ask(asker(), "a")
     ask(asker(**change), "a")
+    assert len(server.requests) == 2
+    assert len(list((tmp_path / "answers").glob("*.json"))) == 2
+
+
+def test_the_same_model_at_another_server_is_asked_anew(asker, server, tmp_path):
+    ask(asker(), "a")
+    ask(asker(base_url=server.url.replace("/v1", "/other/v1")), "a")
     assert len(server.requests) == 2
     assert len(list((tmp_path / "answers").glob("*.json"))) == 2
 
@@ -273,6 +284,9 @@ def test_a_damaged_file_is_refused_and_a_damaged_answer_asked_for_anew(
         ("Sorry, I cannot help.", "'Sorry, I cannot help.'"),
         ("", "two lists in brackets, but got ''"),
         ("[9: unicorn], [100%]", "numbers of classes, but got 9"),
+        ("[1: cat, 2: dog], [95%]", "a percentage for each class, but got"),
+        ("[1: cat], [95%, 90%]", "a percentage for each class, but got"),
+        ("<think>[1: cat], [95%]</think>", "two lists in brackets, but got ''"),
         (good("[1: cat], [10", finish="length"), "it ends early"),
         (good(None, finish="content_filter"), "it ends early"),
         (good(None, refusal="I must not."), "'I must not.'"),
@@ -370,7 +384,12 @@ def test_a_model_that_is_not_there(asker, server):
         ({"longest_side": 0}, "`longest_side` to be at least 1"),
         ({"parallel": 0}, "`parallel` to be at least 1"),
         ({"timeout": 0}, "`timeout` to be positive"),
-        ({"retries": -1}, "`retries` to be at least 0"),
+        ({"timeout": float("nan")}, "`timeout` to be positive"),
+        ({"retries": -1}, "`retries` to be a whole number of at least 0"),
+        ({"retries": 1.5}, "`retries` to be a whole number of at least 0"),
+        ({"prices": (2.5, -10)}, "`prices` to be at least 0"),
+        ({"prices": (float("nan"), 1)}, "`prices` to be at least 0"),
+        ({"model": " "}, "`model` to be a model's name"),
         ({"base_url": "localhost:8000"}, "`base_url` to be an address"),
         ({"base_url": f"http://me:{KEY}@localhost/v1"}, "without user, password"),
         ({"base_url": f"http://localhost/v1?key={KEY}"}, "without user, password, query"),

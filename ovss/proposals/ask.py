@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import re
 import time
 from collections import Counter
@@ -33,8 +34,8 @@ class AskProposer(Proposer):
     """`ask`: a chat model says which classes it sees, one request a photo.
 
     Works with OpenAI and with servers that speak its protocol, such as vLLM and Ollama. Answers are
-    written as they arrive, into a file of the benchmark, model and prompt that `FileProposer`
-    reads; what it holds is not asked for again.
+    written as they arrive, into a file of the benchmark, server, model and prompt that
+    `FileProposer` reads; what it holds is not asked for again.
 
     Args:
         model: the model's name at the endpoint, such as `gpt-4o`.
@@ -83,6 +84,8 @@ class AskProposer(Proposer):
         for name, value in (("longest_side", longest_side), ("parallel", parallel)):
             if value < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {value}.")
+        if prices is not None and not all(0 <= price < math.inf for price in prices):
+            raise ValueError(f"Expected `prices` to be at least 0, but got {prices}.")
         self.endpoint = ChatEndpoint(model, base_url, api_key_env, timeout, retries, temperature)
         self.threshold = threshold
         self.folder = Path(folder).expanduser()
@@ -152,6 +155,7 @@ class AskProposer(Proposer):
         """What the answers depend on, beside photos and classes."""
         return {
             "model": self.endpoint.model,
+            "base_url": self.endpoint.url,
             "prompt": self.prompt,
             "temperature": self.endpoint.temperature,
             "longest_side": self.longest_side,

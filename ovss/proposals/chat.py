@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import os
 import re
 from importlib.util import find_spec
@@ -77,10 +78,14 @@ class ChatEndpoint:
             )
         self.url = _checked_url(base_url)
         self.api_key_env = _checked_variable(api_key_env, self.url)
-        if timeout <= 0:
+        if not model.strip():
+            raise ValueError("Expected `model` to be a model's name, but got an empty text.")
+        if not 0 < timeout < math.inf:
             raise ValueError(f"Expected `timeout` to be positive, but got {timeout}.")
-        if retries < 0:
-            raise ValueError(f"Expected `retries` to be at least 0, but got {retries}.")
+        if not isinstance(retries, int) or retries < 0:
+            raise ValueError(
+                f"Expected `retries` to be a whole number of at least 0, but got {retries}."
+            )
         self.model = model
         self.timeout = timeout
         self.retries = retries
