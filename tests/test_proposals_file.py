@@ -148,8 +148,11 @@ def test_coco_counts_by_category_ids(tmp_path, count, background):
         Proposal((56 + offset, 79 + offset), (1.0, 0.8))
     ]
     few = replace(of_classes(["cat"]), key="coco_few")
-    with pytest.raises(ValueError, match="coco_few has 1"):
+    with pytest.raises(ValueError, match=r"coco_few has 1; .* not begin with coco, or .* lists"):
         label_of_id(few)
+    # Which need no numbers.
+    path = write(tmp_path, {"a": ["cat"]})
+    assert propose(path, ["a"], few) == [Proposal((1,), (1.0,))]
 
 
 def test_lists_of_names(tmp_path):

@@ -107,7 +107,10 @@ class FileProposer(Proposer):
 
     def _proposals(self, benchmark: Benchmark) -> dict[str, Proposal]:
         """Every answer of the file as a proposal, so that mistakes show before the first photo."""
-        by_id, by_name = label_of_id(benchmark), label_of_name(benchmark)
+        by_name = label_of_name(benchmark)
+        # Not every benchmark has numbers, which lists of names do without.
+        numbered = any(isinstance(answer, str) for answer in self._answers.values())
+        by_id = label_of_id(benchmark) if numbered else {}
         proposals, wrong = {}, []
         for photo, answer in self._answers.items():
             try:
