@@ -448,7 +448,7 @@ def test_a_key_that_goes_unencrypted_is_warned_of(asker, url, warned, caplog):
 def test_without_the_package(asker, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     monkeypatch.setattr("ovss.proposals.chat.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[ask\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'ovss\[ask\]'` \(from a checkout"):
         asker()
 
 

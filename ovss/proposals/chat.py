@@ -74,7 +74,7 @@ class ChatEndpoint:
         if find_spec("openai") is None:
             raise ValueError(
                 "Expected the package openai to ask a model for classes, but it is not installed; "
-                "run `pip install -e '.[ask]'` in the checkout."
+                "run `pip install 'ovss[ask]'` (from a checkout: `pip install -e '.[ask]'`)."
             )
         self.url = _checked_url(base_url)
         self.api_key_env = _checked_variable(api_key_env, self.url)
