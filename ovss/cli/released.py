@@ -24,7 +24,7 @@ from ovss.utils.files import check_regular
 from ovss.utils.text import PROGRAM
 from ovss.vlm.loading import REVISIONS
 
-ANSWERS = {"threshold": 70, "fallback": "first"}
+ANSWERS: dict[str, Any] = {"threshold": 70, "fallback": "first"}
 """The released code's: what is above 70 %, and where nothing is, the first class."""
 
 REPOSITORY = "https://github.com/letitiabanana/PnP-OVSS"
