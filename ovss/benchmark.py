@@ -247,7 +247,8 @@ def label_of_id(benchmark: Benchmark) -> dict[int, int]:
     if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):
         raise ValueError(
             f"Expected {COCO_THINGS} or {COCO_THINGS_AND_STUFF} classes in a COCO benchmark, but "
-            f"{benchmark.key} has {len(labels)}."
+            f"{benchmark.key} has {len(labels)}; give a benchmark of other classes a `key` that "
+            "does not begin with coco, or answers as lists of class names."
         )
     categories = [number for number in range(1, 183) if number not in COCO_ABSENT]
     return dict(zip(categories, labels, strict=False))

@@ -19,6 +19,7 @@ from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
 from ovss.utils.shipped import find_config, shipped_configs
+from ovss.utils.text import PROGRAM
 from ovss.vlm import BlipITM
 
 ROOT = Path(__file__).parents[1]
@@ -420,13 +421,48 @@ def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch
         assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
 
 
+def test_help_calls_the_program_by_its_name(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
+    with pytest.raises(SystemExit):
+        main(["segment", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {PROGRAM} [options] segment ")
+
+
 def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
     main(["configs", "--copy", "ade150", str(tmp_path / "own")])
     copy = tmp_path / "own" / "ade150.yaml"
-    assert capsys.readouterr().out == f"{copy}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"{copy}\n"
+    assert f"Take it with `--config {copy}`; `--config ade150` is still the sh" in printed.err
+    assert find_config(copy) == copy
     assert copy.read_bytes() == (ROOT / "configs" / "ade150.yaml").read_bytes()
     for name, message in (("ade150", "there is one; remove it"), ("ade", "but got 'ade'; `")):
         with pytest.raises(SystemExit) as end:
             main(["configs", "--copy", name, str(tmp_path / "own")])
         assert end.value.code == 2
         assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["slurm", "torchrun"])
+def test_the_clusters_scripts_can_be_copied(tmp_path, capsys, name):
+    main(["configs", "--copy", f"cluster/{name}", str(tmp_path)])
+    copy = tmp_path / f"{name}.sh"
+    assert capsys.readouterr().out == f"{copy}\n"
+    assert os.access(copy, os.X_OK)
+    assert "train_free_eval" not in copy.read_text()
+
+
+def test_torchruns_script_starts_the_package(tmp_path):
+    """With what it would call in place of Python."""
+    calls = tmp_path / "python"
+    calls.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    calls.chmod(0o755)
+    script = str(ROOT / "configs" / "cluster" / "torchrun.sh")
+    called = subprocess.run(
+        ["bash", script, "voc21", "run", "--data.init_args.limit=2"],
+        env={**os.environ, "PYTHON": str(calls)}, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    at = called.index("ovss")
+    assert called[:2] == ["-m", "torch.distributed.run"]
+    assert called[at - 1 : at + 4] == ["-m", "ovss", "test", "--config", "voc21"]
+    assert called[-2] == "--data.init_args.limit=2"

@@ -1,6 +1,9 @@
 """What is built from the sources and installed: the whole product, from any folder."""
 
+import ast
+import configparser
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -91,6 +94,25 @@ def test_a_source_distribution_holds_what_the_tests_need(sources, tmp_path):
             if path.is_file()
         ]
     assert not set(wanted) - names
+
+
+def test_what_is_imported_is_declared():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = settings["options.extras_require"].values()
+    lines = "\n".join([settings["options"]["install_requires"], *extras]).splitlines()
+    declared = {re.split(r"[\s\[<>=]", line)[0].lower() for line in lines if line}
+    own_names = {"yaml": "pyyaml", "cv2": "opencv-python-headless", "PIL": "pillow"}
+    imported = set()
+    for package in ("ovss", "datamodules"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(node.module.partition(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"ovss", "datamodules"}
+    assert {own_names.get(name, name).lower() for name in foreign} - declared == set()
 
 
 def test_the_installed_command_works_in_an_empty_folder(ovss, tmp_path, scenes_root):

@@ -101,8 +101,15 @@ def server(monkeypatch):
 @pytest.fixture
 def asker(server, tmp_path):
     def make(**options):
-        options = {"base_url": server.url, "folder": tmp_path / "answers", "retries": 0, **options}
-        return AskProposer("stub", **options)
+        options = {
+            "model": "stub",
+            "base_url": server.url,
+            "api_key_env": "OPENAI_API_KEY",
+            "folder": tmp_path / "answers",
+            "retries": 0,
+            **options,
+        }
+        return AskProposer(**options)
 
     return make
 
@@ -159,6 +166,9 @@ def test_coco_is_asked_for_by_category_ids(asker, server):
         ("I see:\n[1: cat]\n[95%]\n", Proposal((1,), (0.95,))),
         ("[1: cat], [140%]", Proposal((1,), (1.0,))),
         ("[0: none], [100%]", Proposal((), ())),
+        ("[1: cat], ['95%']", Proposal((1,), (0.95,))),
+        ("[1: cat], [0.95]", Proposal((1,), (0.95,))),
+        ("<think>[2: dog]? [90%]? No.</think>\n[1: cat], [95%]", Proposal((1,), (0.95,))),
         ("[2: dog, 1: cat, 2: puppy], [90, 80, 71]", Proposal((2, 1, 2), (0.9, 0.8, 0.71))),
     ],
 )
@@ -167,10 +177,9 @@ def test_answers_that_can_be_read(asker, server, text, expected):
     assert ask(asker(), "a") == [expected]
 
 
-def test_a_server_without_key_usage_and_reason(asker, server, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
+def test_a_server_without_key_usage_and_reason(asker, server):
     server.answers = [good("[1: cat], [100%]", finish=None, usage=False)]
-    proposer = asker(temperature=None)
+    proposer = asker(temperature=None, api_key_env=None)
     assert ask(proposer, "a") == [Proposal((1,), (1.0,))]
     assert "temperature" not in server.requests[0]
     assert server.headers[0]["Authorization"] == "Bearer none"
@@ -180,7 +189,8 @@ def test_a_server_without_key_usage_and_reason(asker, server, monkeypatch):
 def test_settings_name_what_the_answers_depend_on(asker):
     settings = asker(threshold=50).settings()
     assert {"model": "stub", "threshold": 50}.items() <= settings.items()
-    assert set(settings) == {"model", "prompt", "threshold", "temperature", "longest_side"}
+    own = {"model", "base_url", "prompt", "threshold", "temperature", "longest_side"}
+    assert set(settings) == own
 
 
 # ---- the file of answers -------------------------------------------------------------------------
@@ -210,6 +220,13 @@ def test_nothing_is_asked_twice_and_the_file_is_one_for_file_proposer(asker, ser
 def test_other_settings_have_a_file_of_their_own(asker, server, tmp_path, change):
     ask(asker(), "a")
     ask(asker(**change), "a")
+    assert len(server.requests) == 2
+    assert len(list((tmp_path / "answers").glob("*.json"))) == 2
+
+
+def test_the_same_model_at_another_server_is_asked_anew(asker, server, tmp_path):
+    ask(asker(), "a")
+    ask(asker(base_url=server.url.replace("/v1", "/other/v1")), "a")
     assert len(server.requests) == 2
     assert len(list((tmp_path / "answers").glob("*.json"))) == 2
 
@@ -267,6 +284,9 @@ def test_a_damaged_file_is_refused_and_a_damaged_answer_asked_for_anew(
         ("Sorry, I cannot help.", "'Sorry, I cannot help.'"),
         ("", "two lists in brackets, but got ''"),
         ("[9: unicorn], [100%]", "numbers of classes, but got 9"),
+        ("[1: cat, 2: dog], [95%]", "a percentage for each class, but got"),
+        ("[1: cat], [95%, 90%]", "a percentage for each class, but got"),
+        ("<think>[1: cat], [95%]</think>", "two lists in brackets, but got ''"),
         (good("[1: cat], [10", finish="length"), "it ends early"),
         (good(None, finish="content_filter"), "it ends early"),
         (good(None, refusal="I must not."), "'I must not.'"),
@@ -364,23 +384,71 @@ def test_a_model_that_is_not_there(asker, server):
         ({"longest_side": 0}, "`longest_side` to be at least 1"),
         ({"parallel": 0}, "`parallel` to be at least 1"),
         ({"timeout": 0}, "`timeout` to be positive"),
-        ({"retries": -1}, "`retries` to be at least 0"),
+        ({"timeout": float("nan")}, "`timeout` to be positive"),
+        ({"retries": -1}, "`retries` to be a whole number of at least 0"),
+        ({"retries": 1.5}, "`retries` to be a whole number of at least 0"),
+        ({"prices": (2.5, -10)}, "`prices` to be at least 0"),
+        ({"prices": (float("nan"), 1)}, "`prices` to be at least 0"),
+        ({"model": " "}, "`model` to be a model's name"),
         ({"base_url": "localhost:8000"}, "`base_url` to be an address"),
         ({"base_url": f"http://me:{KEY}@localhost/v1"}, "without user, password"),
-        ({"base_url": f"http://localhost/v1?key={KEY}"}, "without user, password and query"),
+        ({"base_url": f"http://localhost/v1?key={KEY}"}, "without user, password, query"),
+        ({"base_url": f"me:{KEY}@localhost/v1"}, "without user, password"),
+        ({"base_url": f"http://localhost/v1#{KEY}"}, "password, query and fragment"),
+        ({"base_url": f"http://me:{KEY}"}, "`base_url` to be an address"),
         ({"api_key_env": KEY}, "the name of an environment variable"),
+        ({"api_key_env": KEY.replace("-", "")}, "the one of that name is not set"),
+        ({"api_key_env": "NO_SUCH_KEY"}, "the one of that name, NO_SUCH_KEY, is not set"),
     ],
 )
 def test_settings_that_cannot_be(asker, options, said):
     with pytest.raises(ValueError, match=said) as raised:
         asker(**options)
     assert KEY not in str(raised.value)
+    assert KEY.replace("-", "") not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("https://api.openai.com/v1/", "OPENAI_API_KEY"),
+        ("http://api.openai.com/v1", None),
+        ("https://api.openai.com.example.org/v1", None),
+        ("http://localhost:8000/v1", None),
+    ],
+)
+def test_openais_key_is_for_openai_alone(asker, url, variable):
+    assert asker(base_url=url, api_key_env=None).endpoint.api_key_env == variable
+
+
+def test_another_server_gets_no_key_unless_it_is_named(asker, server):
+    ask(asker(api_key_env=None), "a")
+    assert server.headers[0]["Authorization"] == "Bearer none"
+    server.answers = [failing(401, "who are you?")]
+    with pytest.raises(EndpointError, match=r"who are you\?.*give `api_key_env`"):
+        ask(asker(api_key_env=None), "b")
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://gpu.example.org/v1", True),
+        ("http://10.0.0.7/v1", True),
+        ("https://gpu.example.org/v1", False),
+        ("http://127.0.0.2:1/v1", False),
+        ("http://[::1]:8000/v1", False),
+    ],
+)
+def test_a_key_that_goes_unencrypted_is_warned_of(asker, url, warned, caplog):
+    asker(base_url=url)
+    assert ("unencrypted" in caplog.text) == warned
+    assert KEY not in caplog.text
 
 
 def test_without_the_package(asker, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     monkeypatch.setattr("ovss.proposals.chat.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[ask\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'ovss\[ask\]'` \(from a checkout"):
         asker()
 
 
@@ -423,6 +491,7 @@ def run(server, scenes_root, tiny_blip_path, tmp_path, monkeypatch):
     init_args = {
         "model": "stub",
         "base_url": server.url,
+        "api_key_env": "OPENAI_API_KEY",
         "folder": str(tmp_path / "run" / "answers"),
         "retries": 0,
         "prices": [2.5, 10],
@@ -506,6 +575,38 @@ def test_a_url_with_a_password_is_refused_without_showing_it(run, tmp_path, capf
     assert "without user, password" in printed
     assert KEY not in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("text", "`ovss.proposals.AskProposer` does not accept 'api_key'"),
+        ("file", "`ovss.proposals.AskProposer` does not accept 'api_key'"),
+        ("within", "`ovss.proposals.AskProposer` does not accept 'api_key'"),
+        ("option", "Option 'api_key' is not accepted"),
+        ("value", "a mapping that no proposer can be made of"),
+    ],
+)
+def test_a_key_given_as_an_argument_is_not_shown(run, tmp_path, capfd, how, said):
+    asked = {"class_path": "ovss.proposals.AskProposer", "init_args": {"model": "m"}}
+    asked["init_args"] |= {"api_key": KEY} if how != "value" else {"parallel": KEY}
+    if how == "within":
+        cached = {"proposer": asked, "folder": "x"}
+        asked = {"class_path": "ovss.proposals.CachedProposer", "init_args": cached}
+    if how in ("file", "within"):
+        file = tmp_path / "key.yaml"
+        file.write_text(yaml.safe_dump({"model": {"proposals": asked}}))
+        extra = f"--config={file}"
+    elif how == "option":
+        extra = f"--model.proposals.init_args.api_key={KEY}"
+    else:
+        extra = f"--model.proposals={json.dumps(asked)}"
+    with pytest.raises(SystemExit) as stop:
+        main([*run, extra])
+    assert stop.value.code == 2
+    printed = "".join(capfd.readouterr())
+    assert said in printed
+    assert KEY not in printed
 
 
 def test_the_libraries_own_notes_do_not_show_the_key(asker, caplog):

@@ -48,6 +48,12 @@ def write(folder, content):
         ("[1: a, 2: b], [95% probability of a, 80% probability of class2]", [(1, 95), (2, 80)]),
         ("[21: cow, 124: grass, 169: tree], [95% 60%, 50%]", [(21, 95), (124, 50)]),
         ("[1: a], [80, 90]", [(1, 80)]),
+        ("[1: a, 2: b], ['95%', \"80\"]", [(1, 95), (2, 80)]),
+        ("[1: cat], [0.95]", [(1, 95)]),
+        ("[1: a, 2: b, 3: c], [cat: 0.58, 1, 0]", [(1, 58), (2, 100), (3, 0)]),
+        ("[1: a, 2: b], [1, 0]", [(1, 1), (2, 0)]),
+        ("[1: a, 2: b], [0.95%, 1]", [(1, 0.95), (2, 1)]),
+        ("[1: a, 2: b], [0.95, 2]", [(1, 0.95), (2, 2)]),
         ("", []),
         (" \n", []),
         ("[], []", []),
@@ -97,16 +103,20 @@ def test_odd_answers_are_read_as_far_as_they_can_be_and_counted(tmp_path):
         "short": "[3: 'bird', 1: 'aeroplane'], [95%]",
         "long": "[3: 'bird'], [95%, 90%]",
         "twice": "[3: 'bird', 1: 'aeroplane', 3: 'bird'], [95%, 90%, 80%]",
+        "shares": "[3: 'bird', 1: 'aeroplane'], [0.95, 0.7]",
         "before": "[3: 'bird'], [bird: 95%]",
+        "quoted": "[3: 'bird'], ['95%']",
+        "sure": "[3: 'bird'], [1000%]",
         "plain": "[3: 'bird'], [70%]",
     }
-    found = [(), (3, 1), (3,), (3,), (3, 1, 3), (3,), ()]
+    found = [(), (3, 1), (3,), (3,), (3, 1, 3), (3,), (3,), (3,), (3,), ()]
     proposer = FileProposer(write(tmp_path, answers))
-    batch = PhotoBatch(list(answers), [torch.zeros(3, 2, 2)] * 7, torch.zeros(7, 3, 2, 2))
+    batch = PhotoBatch(list(answers), [torch.zeros(3, 2, 2)] * 10, torch.zeros(10, 3, 2, 2))
     benchmark = of_classes(VOC)
     assert [each.labels for each in proposer(batch, benchmark, None)] == found
+    assert proposer(batch, benchmark, None)[8].scores == (1.0,)  # 1000 %
     (remark,) = proposer.remarks()
-    assert remark.startswith("answers.json: 4 of 7 answers are of an odd form")
+    assert remark.startswith("answers.json: 5 of 10 answers are of an odd form")
     assert remark.endswith("the first is none's.")
     # What the released code falls back to when nothing is left.
     first = FileProposer(proposer.path, fallback="first")
@@ -138,8 +148,11 @@ def test_coco_counts_by_category_ids(tmp_path, count, background):
         Proposal((56 + offset, 79 + offset), (1.0, 0.8))
     ]
     few = replace(of_classes(["cat"]), key="coco_few")
-    with pytest.raises(ValueError, match="coco_few has 1"):
+    with pytest.raises(ValueError, match=r"coco_few has 1; .* not begin with coco, or .* lists"):
         label_of_id(few)
+    # Which need no numbers.
+    path = write(tmp_path, {"a": ["cat"]})
+    assert propose(path, ["a"], few) == [Proposal((1,), (1.0,))]
 
 
 def test_lists_of_names(tmp_path):
@@ -175,12 +188,29 @@ def test_errors_name_the_photos(tmp_path):
         ("{}", "a JSON object of answers"),
         ('{"a": 3}', "'a' has 3"),
         ('{"a": ["cat", 3]}', r"'a' has \['cat', 3\]"),
-        ('{"a.jpg": "", "a.png": ""}', "several for 'a'"),
     ],
 )
 def test_malformed_files(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         FileProposer(write(tmp_path, content))
+
+
+def test_names_with_dots_and_endings(tmp_path):
+    names = {
+        "scene.0001": ["cat"],
+        "scene.0002.JPEG": ["dog"],
+        "val/scene.0003": ["cat", "dog"],
+        "x.jpg": ["cat"],
+        "x.png": ["dog"],
+    }
+    path, benchmark = write(tmp_path, names), of_classes(["cat", "dog"])
+    ids = ["scene.0001", "scene.0001.png", "scene.0002", "scene.0003.jpg", "x.png", "x.jpg"]
+    labels = [each.labels for each in propose(path, ids, benchmark)]
+    assert labels == [(1,), (1,), (2,), (1, 2), (2,), (1,)]
+    with pytest.raises(ValueError, match=r"one answer for 'x' .* several: \['x.jpg', 'x.png'\]"):
+        propose(path, ["x"], benchmark)
+    with pytest.raises(ValueError, match=r"none for \['scene'\]"):
+        propose(path, ["scene"], benchmark)
 
 
 def test_missing_file_and_bad_settings(tmp_path):

@@ -1,6 +1,7 @@
 """The paper's table in one command, on miniatures and with a tiny model."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,9 +90,12 @@ def table(folder):
 
 
 def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
-    options, tmp_path, capfd, monkeypatch, forker
+    options, tmp_path, capfd, monkeypatch, forker, tiny_blip_path
 ):
     runs = tmp_path / "runs"
+    own_weights = tmp_path / tiny_blip_path.name
+    shutil.copytree(tiny_blip_path, own_weights)
+    options = [*options, f"--model.vlm.init_args.name_or_path={own_weights}"]
     begun = forker.start(options, tmp_path / "log")
     until((runs / "voc21" / ".lock").exists)
     begun.kill(signal.SIGTERM)
@@ -132,6 +136,20 @@ def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
         main([*options, "--model.dropout.rounds=2"])
     with pytest.raises(AssertionError, match="limit=2"):
         main([*options, "--data.init_args.limit=2"])
+    # Likewise where a file holds something else, or was made by another version.
+    one = [*options, "--benchmarks=voc21"]
+    for path in (
+        runs / "voc21" / "run.json",
+        tmp_path / "GPT4o_classification" / "voc_classification_noboundary.json",
+        own_weights / "config.json",
+    ):
+        text = path.read_text()
+        path.write_text(text.replace('"ovss": "', '"ovss": "0.') + " ")
+        with pytest.raises(AssertionError, match="voc21"):
+            main(one)
+        path.write_text(text)
+        if path.parent != own_weights:
+            main(one)
 
 
 def test_a_run_that_fails_does_not_stop_the_others(options, tmp_path, capsys, pretended):
@@ -235,6 +253,10 @@ def test_without_options_the_settings_are_the_papers(tmp_path):
         (["voc21"], "voc21"),
         (["--trainer.devises=2"], "trainer.devises"),
         (["--model.variant=best"], "variant"),
+        (["--model.variant=paper"], "`model.variant` of `reproduce` to stay the paper's"),
+        (["--model.proposals=oracle"], "`model.proposals` of `reproduce`"),
+        (["--model.proposals.init_args.threshold=50"], "`model.proposals` of `reproduce`"),
+        (["--data.init_args.protocol=standard"], "`data.init_args.protocol` of `reproduce`"),
     ],
 )
 def test_mistakes_in_the_command_line(options, extra, said, capsys, pretended):

@@ -604,7 +604,8 @@ def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
     monkeypatch.setattr("ovss.cli.tune.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["tune", *arguments])
-    assert "pip install -e '.[tune]'" in capsys.readouterr().err
+    said = "run `pip install 'ovss[tune]'` (from a checkout: `pip install -e '.[tune]'`)"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 #!/bin/bash
 # One benchmark over several nodes, requeued until it is finished.
-#   sbatch configs/cluster/slurm.sh configs/voc21.yaml runs/voc21
+#   sbatch configs/cluster/slurm.sh voc21 runs/voc21
+# From the checkout's folder, or from any where ovss is installed.
 #SBATCH --job-name=ovss
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
@@ -18,7 +19,7 @@ folder=${2:?"usage: sbatch slurm.sh CONFIG RUN_FOLDER [OPTION ...]"}
 shift 2
 # In a virtual environment: PYTHON=.venv/bin/python sbatch configs/cluster/slurm.sh ...
 # The folder must be on a file system that all nodes share.
-srun --kill-on-bad-exit=1 "${PYTHON:-python}" train_free_eval.py test \
+srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m ovss test \
   --config "$config" --trainer.default_root_dir "$folder" \
   --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" \
   --trainer.strategy ddp "$@"

@@ -53,7 +53,7 @@ def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
     options, rest = parser.parse_known_args(args)
     configs = [Config(name, read(name)) for name, read in options.config]
     # A class that an option names takes the place of a section's as one in a file does.
-    classes = {name: value for name, value in _options(rest) if name.endswith("class_path")}
+    classes = {name: value for name, value in options_of(rest) if name.endswith("class_path")}
     if classes:
         configs.append(Config("the command line", nested(classes)))
     chosen = DEFAULT_MODEL
@@ -190,7 +190,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+def options_of(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The options of a command line with their values."""
     for arg, following in itertools.pairwise([*args, ""]):
         name, equals, value = arg.partition("=")

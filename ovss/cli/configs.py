@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.shipped import find_config, shipped_configs
+from ovss.utils.shipped import find_config, shipped_configs, shipped_scripts
 from ovss.utils.text import PROGRAM
+
+log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str]) -> None:
@@ -20,7 +23,7 @@ def main(args: Sequence[str]) -> None:
         args: what follows the command.
 
     Raises:
-        ConfigurationError: no configuration of that name, or a file in the way of its copy.
+        ConfigurationError: nothing shipped has that name, or a file is in the way of its copy.
     """
     parser = argparse.ArgumentParser(
         f"{PROGRAM} configs",
@@ -28,7 +31,11 @@ def main(args: Sequence[str]) -> None:
         "every command and from any folder.",
     )
     parser.add_argument(
-        "--copy", nargs=2, metavar=("NAME", "FOLDER"), help="write one out, to change it"
+        "--copy",
+        nargs=2,
+        metavar=("NAME", "FOLDER"),
+        help="write one out, to change it; also one of the scripts "
+        + " and ".join(shipped_scripts()),
     )
     copy = parser.parse_args(args).copy
     if copy:
@@ -45,8 +52,9 @@ def main(args: Sequence[str]) -> None:
 
 
 def _copy(name: str, folder: str) -> None:
-    source = find_config(name)
-    if source not in shipped_configs().values():
+    script = shipped_scripts().get(name.removesuffix(".sh"))
+    source = script or find_config(name)
+    if script is None and source not in shipped_configs().values():
         raise ConfigurationError(
             f"Expected the name of a shipped configuration, but got {name!r}; `{PROGRAM} configs` "
             "lists them."
@@ -57,3 +65,8 @@ def _copy(name: str, folder: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     sys.stdout.write(f"{target}\n")
+    if script:
+        target.chmod(0o755)  # which a wheel need not keep
+        return
+    own = next(own for own, file in shipped_configs().items() if file == source)
+    log.info("Take it with `--config %s`; `--config %s` is still the shipped one.", target, own)

@@ -203,6 +203,10 @@ class EvaluationCLI(LightningCLI):
             self._datamodule_class, "data", subclass_mode=True, required=False
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning does, under the name that one types."""
+        return super().init_parser(**{"prog": PROGRAM, **kwargs})
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the configurations, in their order, and then the options."""
         assert isinstance(args, list)

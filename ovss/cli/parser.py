@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
+import pydoc
+import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ovss.cli.config_file import Config, unknown_settings
+from ovss.cli.config_file import Config, find_setting, load_yaml, options_of, unknown_settings
 from ovss.utils.text import PROGRAM
 
 RENAMED = {"model.labeller.crf": "model.labeller.refine"}
@@ -83,6 +87,11 @@ class Parser(LightningArgumentParser):
             listed = ", ".join(f"--{name}" for name in unknown)
             guesses = "".join(_did_you_mean(name, known, "--") for name in unknown)
             self.error(f"`{self._command}` does not accept {listed}{guesses}")
+        # Before the parser, which takes such a mapping for text and shows it whole.
+        proposals = [find_setting(content, "model.proposals") for _, content in configs]
+        proposals += [value for name, value in options_of(args) if name == "model.proposals"]
+        for class_path, wrong in _unknown_arguments(proposals):
+            self.error(f"`{class_path}` does not accept {', '.join(map(repr, wrong))}")
 
     def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
         """As jsonargparse does, but an argument that is missing is named by its command."""
@@ -105,6 +114,8 @@ class Parser(LightningArgumentParser):
         """Say what is wrong without the list of all options, and end the program."""
         if not self.exit_on_error:
             super().error(message, ex)
+        # Without the value of a setting of several types, in which a key or a password may be.
+        message = re.sub(r"\n\s*Given value type:.*", "", message, flags=re.DOTALL)
         command = self._command
         about = f"{command} --help` lists the options" if command else "--help` lists the commands"
         sys.stderr.write(f"error: {message}\n`{PROGRAM} {about}.\n")
@@ -113,6 +124,30 @@ class Parser(LightningArgumentParser):
     @property
     def _command(self) -> str:
         return self.prog.partition(" ")[2].rpartition(" ")[2]
+
+
+def _unknown_arguments(value: Any) -> Iterator[tuple[str, list[str]]]:
+    """Class paths in a value with the names in their `init_args` that the classes do not have."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = load_yaml(value)
+        except yaml.YAMLError:
+            return
+    if isinstance(value, list):
+        for each in value:
+            yield from _unknown_arguments(each)
+    if not isinstance(value, dict):
+        return
+    arguments = value.get("init_args")
+    if isinstance(arguments, dict) and "class_path" in value:
+        try:
+            has = inspect.signature(pydoc.locate(str(value["class_path"]))).parameters  # type: ignore[arg-type]
+        except (pydoc.ErrorDuringImport, TypeError, ValueError):  # the parser says what is wrong
+            return
+        wrong = [str(name) for name in arguments if name not in has]
+        if wrong and not any(each.kind is each.VAR_KEYWORD for each in has.values()):
+            yield str(value["class_path"]), wrong
+    yield from _unknown_arguments(list(value.values()))
 
 
 def _did_you_mean(name: str, known: Collection[str], dashes: str) -> str:

@@ -11,16 +11,20 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+from ovss._version import __version__
 from ovss.benchmark import PhotoBatch
-from ovss.cli.config_file import load_yaml
+from ovss.cli.config_file import find_setting, load_yaml
 from ovss.cli.lightning_cli import EvaluationCLI
 from ovss.cli.paper import PAPER, read_scores
 from ovss.proposals import FileProposer
+from ovss.runs.fingerprint import read_fingerprint
 from ovss.runs.layout import RunLayout
+from ovss.utils.errors import ConfigurationError
 from ovss.utils.files import check_regular
+from ovss.utils.text import PROGRAM
 from ovss.vlm.loading import REVISIONS
 
-ANSWERS = {"threshold": 70, "fallback": "first"}
+ANSWERS: dict[str, Any] = {"threshold": 70, "fallback": "first"}
 """The released code's: what is above 70 %, and where nothing is, the first class."""
 
 REPOSITORY = "https://github.com/letitiabanana/PnP-OVSS"
@@ -59,7 +63,7 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
         rest: options that are handed on.
 
     Raises:
-        ConfigurationError: a setting that is wrong.
+        ConfigurationError: a setting that is wrong, or one of the paper's that is changed.
         SystemExit: a setting that does not exist.
     """
     answers = _answers(options.answers, PAPER[key].answers)
@@ -83,7 +87,8 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
         *rest,
     ]
     cli = ParsedCLI(arguments)
-    finished = _finished(layout, cli)
+    _check_paper(cli, settings)
+    finished = _finished(layout, cli, answers)
     if finished:
         return Plan(key, layout, arguments, finished, [])
     problem, note = _weights(cli.setting("model.vlm"))
@@ -145,8 +150,19 @@ def _answers(folder: Path, name: str) -> Path:
     return short if short.is_file() and not released.is_file() else released
 
 
-def _finished(layout: RunLayout, cli: ParsedCLI) -> dict[str, Any] | None:
-    """The scores of a run with the same settings that has come to its end."""
+def _check_paper(cli: ParsedCLI, settings: dict[str, Any]) -> None:
+    """Refuse what would make the table's first lines untrue."""
+    now = cli.as_plain()
+    for name in ("model.variant", "model.proposals", "data.init_args.protocol"):
+        if find_setting(now, name) != find_setting(settings, name):
+            raise ConfigurationError(
+                f"Expected `{name}` of `reproduce` to stay the paper's, as the table says that it "
+                f"is, but got another; `{PROGRAM} test` takes any."
+            )
+
+
+def _finished(layout: RunLayout, cli: ParsedCLI, answers: Path) -> dict[str, Any] | None:
+    """The scores of a run with the same settings, answers and weights that has come to its end."""
     try:
         scores = read_scores(layout)
         check_regular(layout.config)
@@ -155,11 +171,35 @@ def _finished(layout: RunLayout, cli: ParsedCLI) -> dict[str, Any] | None:
         limit = cli.setting("data.init_args.limit")
         whole = scores["expected_photos"]
         done = scores["photos"] + scores.get("skipped", {}).get("count", 0)
-        same = _deciding(before) == _deciding(now)
+        same = (
+            _deciding(before) == _deciding(now)
+            and read_fingerprint(layout.run)["ovss"] == __version__
+            and _same_answers(answers, scores["settings"]["proposals"])
+            and not _newer_weights(cli.setting("model.vlm"), layout.scores)
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None
     # Where a setting differs the run itself says whether that matters.
     return scores if same and done == min(whole, limit or whole) else None
+
+
+def _same_answers(answers: Path, before: dict[str, Any]) -> bool:
+    """Whether the file holds what it did; one that is gone cannot say anything else."""
+    if not answers.is_file():
+        return True
+    return FileProposer(answers, **ANSWERS).settings().items() <= before.items()
+
+
+def _newer_weights(vlm: Any, scores: Path) -> bool:
+    """Whether a file in a folder with weights came there, or changed, after the scores.
+
+    Whether it holds something else is for the run to say, which loads it.
+    """
+    folder = Path(str((vlm.get("init_args") or {}).get("name_or_path", "demo")))
+    if not folder.is_dir():
+        return False
+    # Not the time of modification, which copying may keep.
+    return max((f.stat().st_ctime for f in folder.iterdir()), default=0) > scores.stat().st_mtime
 
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:

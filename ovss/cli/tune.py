@@ -50,7 +50,7 @@ def tune_with_trainer(
     if missing:
         raise ValueError(
             f"Expected {' and '.join(missing)} for `tune`, but not installed; run "
-            "`pip install -e '.[tune]'` in the checkout."
+            "`pip install 'ovss[tune]'` (from a checkout: `pip install -e '.[tune]'`)."
         )
     if datamodule is None:
         raise ConfigurationError(

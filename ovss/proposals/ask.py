@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import re
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from ovss.distributed.gather import gather_texts
 from ovss.proposals.answers import AnswerFile
 from ovss.proposals.base import Proposal, Proposer
 from ovss.proposals.chat import OPENAI, ChatEndpoint, EndpointError
+from ovss.proposals.file import kept
 from ovss.proposals.prompt import PROMPT, Answer, filled, parsed, written
 from ovss.utils.text import counted
 
@@ -32,13 +34,14 @@ class AskProposer(Proposer):
     """`ask`: a chat model says which classes it sees, one request a photo.
 
     Works with OpenAI and with servers that speak its protocol, such as vLLM and Ollama. Answers are
-    written as they arrive, into a file of the benchmark, model and prompt that `FileProposer`
-    reads; what it holds is not asked for again.
+    written as they arrive, into a file of the benchmark, server, model and prompt that
+    `FileProposer` reads; what it holds is not asked for again.
 
     Args:
         model: the model's name at the endpoint, such as `gpt-4o`.
         base_url: of the endpoint, such as `http://localhost:8000/v1`; without credentials.
-        api_key_env: name of the environment variable with the key; local servers need none.
+        api_key_env: name of the environment variable with the key; null for `OPENAI_API_KEY` at
+            OpenAI's own address, and for no key at any other.
         threshold: keep classes whose percentage is above it (not equal).
         folder: where the answers are kept. Photos are known by their names: give those of another
             data set with the same names and classes a folder of their own.
@@ -57,7 +60,7 @@ class AskProposer(Proposer):
         self,
         model: str,
         base_url: str = OPENAI,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str | None = None,
         threshold: float = 70.0,
         folder: str | Path = "runs/answers",
         prompt: str = PROMPT,
@@ -81,6 +84,8 @@ class AskProposer(Proposer):
         for name, value in (("longest_side", longest_side), ("parallel", parallel)):
             if value < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {value}.")
+        if prices is not None and not all(0 <= price < math.inf for price in prices):
+            raise ValueError(f"Expected `prices` to be at least 0, but got {prices}.")
         self.endpoint = ChatEndpoint(model, base_url, api_key_env, timeout, retries, temperature)
         self.threshold = threshold
         self.folder = Path(folder).expanduser()
@@ -150,6 +155,7 @@ class AskProposer(Proposer):
         """What the answers depend on, beside photos and classes."""
         return {
             "model": self.endpoint.model,
+            "base_url": self.endpoint.url,
             "prompt": self.prompt,
             "temperature": self.endpoint.temperature,
             "longest_side": self.longest_side,
@@ -166,7 +172,7 @@ class AskProposer(Proposer):
         about = _About(benchmark, labels, prompt, file, {}, {})
         for photo, answer in file.read().items():
             try:
-                about.known[photo] = self._proposal(parsed(answer, labels), about)
+                about.known[photo] = kept(parsed(answer, labels), self.threshold, labels)
             except ValueError as error:
                 log.warning("%s: %s is asked about anew: %s", file.path, photo, error)
         return about
@@ -193,7 +199,7 @@ class AskProposer(Proposer):
                 self._bill.update(outcome.bill)
                 if outcome.answer is not None:
                     about.file.add({photo: written(outcome.answer, about.benchmark, about.labels)})
-                    about.known[photo] = self._proposal(outcome.answer, about)
+                    about.known[photo] = kept(outcome.answer, self.threshold, about.labels)
                     self._bill["photos"] += 1
                 elif outcome.error is not None and not down:
                     about.unreadable[photo] = str(outcome.error)
@@ -227,14 +233,6 @@ class AskProposer(Proposer):
             except ValueError as error:
                 problem = error
         return _Outcome(bill, error=problem)
-
-    def _proposal(self, answer: Answer, about: _About) -> Proposal:
-        """The classes that the model is sure of, in the order of its answer."""
-        kept = [(number, percent) for number, percent in answer if percent > self.threshold]
-        return Proposal(
-            tuple(about.labels[number] for number, _ in kept),
-            tuple(min(percent / 100, 1.0) for _, percent in kept),
-        )
 
 
 class _About(NamedTuple):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import base64
+import logging
+import math
 import os
 import re
 from importlib.util import find_spec
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+log = logging.getLogger(__name__)
+
 OPENAI = "https://api.openai.com/v1"
+
+OPENAI_KEY = "OPENAI_API_KEY"
+"""Variable with the key for OpenAI's own address, and for no other unless it is named."""
 
 NO_KEY = "none"
 """Sent where there is no key: the protocol wants one, local servers read none."""
@@ -44,7 +52,8 @@ class ChatEndpoint:
     Args:
         model: its name there.
         base_url: where it is, up to what comes before `/chat/completions`; without credentials.
-        api_key_env: environment variable with the key. It may be unset for servers without one.
+        api_key_env: environment variable with the key; None for `OPENAI_KEY` at OpenAI's own
+            address, and for no key at any other.
         timeout: seconds until an attempt is given up.
         retries: further attempts.
         temperature: of sampling; None for models that take none.
@@ -57,7 +66,7 @@ class ChatEndpoint:
         self,
         model: str,
         base_url: str,
-        api_key_env: str,
+        api_key_env: str | None,
         timeout: float,
         retries: int,
         temperature: float | None,
@@ -65,21 +74,19 @@ class ChatEndpoint:
         if find_spec("openai") is None:
             raise ValueError(
                 "Expected the package openai to ask a model for classes, but it is not installed; "
-                "run `pip install -e '.[ask]'` in the checkout."
+                "run `pip install 'ovss[ask]'` (from a checkout: `pip install -e '.[ask]'`)."
             )
         self.url = _checked_url(base_url)
-        # Nothing that may be a key by mistake is shown, and neither is the key itself below.
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
-            raise ValueError(
-                "Expected `api_key_env` to be the name of an environment variable, but got "
-                "something else; put the key into a variable and give its name."
-            )
-        if timeout <= 0:
+        self.api_key_env = _checked_variable(api_key_env, self.url)
+        if not model.strip():
+            raise ValueError("Expected `model` to be a model's name, but got an empty text.")
+        if not 0 < timeout < math.inf:
             raise ValueError(f"Expected `timeout` to be positive, but got {timeout}.")
-        if retries < 0:
-            raise ValueError(f"Expected `retries` to be at least 0, but got {retries}.")
+        if not isinstance(retries, int) or retries < 0:
+            raise ValueError(
+                f"Expected `retries` to be a whole number of at least 0, but got {retries}."
+            )
         self.model = model
-        self.api_key_env = api_key_env
         self.timeout = timeout
         self.retries = retries
         self.temperature = temperature
@@ -121,7 +128,10 @@ class ChatEndpoint:
         except openai.APIStatusError as error:
             code = error.status_code
             kind = ValueError if code in _OF_THE_PHOTO else EndpointError
-            remedy = _REMEDIES.get(code, "look into the server's log").format(self.api_key_env)
+            remedy = _REMEDIES.get(code, "look into the server's log")
+            if code in (401, 403) and self.api_key_env is None:
+                remedy = _NAME_IT
+            remedy = remedy.format(self.api_key_env)
             raise kind(f"Expected {where}, but got {self._safe(error)}; {remedy}.") from None
         except (openai.OpenAIError, ValueError) as error:
             raise self._other_protocol(where, error) from None
@@ -154,7 +164,7 @@ class ChatEndpoint:
         return self._client
 
     def _key(self) -> str:
-        key = os.environ.get(self.api_key_env, "").strip()
+        key = os.environ.get(self.api_key_env or "", "").strip()
         # Such a header would be refused with an error that shows it.
         if not re.fullmatch(r"[!-~]*", key):
             raise EndpointError(
@@ -192,20 +202,62 @@ _REMEDIES = {
 }
 
 
+_NAME_IT = "give `api_key_env`, the name of the environment variable with this server's key"
+
+
 def _checked_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    # config.yaml and errors show the URL.
-    if parts.username or parts.password or parts.query:
+    # config.yaml and errors show the URL; what is refused is not shown, as a key may be in it.
+    if re.search("[@?#]", base_url):
         raise ValueError(
-            "Expected `base_url` without user, password and query, as it is written into "
+            "Expected `base_url` without user, password, query and fragment, as it is written into "
             "config.yaml; put the key into the environment variable that `api_key_env` names."
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good:
         raise ValueError(
             f"Expected `base_url` to be an address such as {OPENAI} or http://localhost:8000/v1, "
-            f"but got {base_url!r}."
+            "but got another text; it begins with http:// or https://, and a port is a number."
         )
     return base_url.rstrip("/")
+
+
+def _checked_variable(name: str | None, url: str) -> str | None:
+    """The variable whose value goes to `url` as the key."""
+    parts = urlsplit(url)
+    if name is None:
+        own = urlsplit(OPENAI)
+        return OPENAI_KEY if (parts.scheme, parts.netloc) == (own.scheme, own.netloc) else None
+    # What is refused may be the key itself.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(
+            "Expected `api_key_env` to be the name of an environment variable, but got "
+            "something else; put the key into a variable and give its name."
+        )
+    if not os.environ.get(name, "").strip():
+        shown = f", {name}," if re.fullmatch(r"[A-Z_][A-Z0-9_]{0,29}", name) else ""
+        raise ValueError(
+            f"Expected `api_key_env` to name an environment variable with the key, but the one of "
+            f"that name{shown} is not set; set it, or leave `api_key_env` out for servers without "
+            "key."
+        )
+    if parts.scheme == "http" and not _is_local(parts.hostname or ""):
+        log.warning(
+            "The key in %s goes to %s unencrypted; use https where others share the network.",
+            name,
+            url,
+        )
+    return name
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _reply_of(completion: Any) -> Reply:

@@ -24,9 +24,12 @@ def resolve(proposals: str | Proposer) -> Proposer:
     if isinstance(proposals, Proposer):
         return proposals
     if proposals not in CHOICES:
+        # The parser hands on as text what it cannot make a proposer of; a key may be in it.
+        mapping = proposals.lstrip().startswith("{")
+        got = "a mapping that no proposer can be made of" if mapping else repr(proposals)
         raise ValueError(
             f"Expected `proposals` to be one of {list(CHOICES)} or a proposer, but got "
-            f"{proposals!r}; those that need a path or a checkpoint are written out, such as "
+            f"{got}; those that need a path or a checkpoint are written out, such as "
             "{class_path: ovss.proposals.FileProposer, init_args: {path: answers.json}} (likewise "
             "ovss.proposals.ClipProposer and AskProposer)."
         )

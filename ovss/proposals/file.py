@@ -12,6 +12,9 @@ from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.proposals.base import Proposal, Proposer
 from ovss.vlm.base import VLM
 
+SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"])
+"""Of photos: the only endings that come off a name, which may have dots itself."""
+
 
 class FileProposer(Proposer):
     """`file`: answers that were asked for beforehand, a JSON object keyed by photo.
@@ -23,7 +26,8 @@ class FileProposer(Proposer):
     empty string is an answer without classes. The order of an answer is that of its proposal.
 
     Args:
-        path: the JSON file. Photos are found by the stem of their file name.
+        path: the JSON file. Photos are found by their id, or else by their file name without
+            folder and ending (`SUFFIXES`).
         threshold: keep classes whose percentage is above it (not equal); the authors took 70.
         fallback: what to propose when nothing is left: `none`, or `first`, the benchmark's first
             class, as the released code does.
@@ -48,6 +52,9 @@ class FileProposer(Proposer):
         self.threshold = threshold
         self.fallback = fallback
         self._answers = _read(self.path)
+        self._keys: dict[str, list[str]] = {}
+        for photo in self._answers:
+            self._keys.setdefault(_plain_id(photo), []).append(photo)
         self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         self._known: tuple[Benchmark, dict[str, Proposal]] | None = None
 
@@ -60,14 +67,15 @@ class FileProposer(Proposer):
         if self._known is None or self._known[0] != benchmark:
             self._known = (benchmark, self._proposals(benchmark))
         proposals = self._known[1]
-        missing = [photo for photo in batch.ids if Path(photo).stem not in proposals]
+        keys = [self._key(photo) for photo in batch.ids]
+        missing = [photo for photo, key in zip(batch.ids, keys, strict=True) if key is None]
         if missing:
             raise ValueError(
                 f"Expected an answer for every photo in {self.path}, but there is none for "
                 f"{missing[:5]} ({len(missing)} of {len(batch.ids)} in this batch); its ids look "
                 f"like {list(proposals)[:2]}."
             )
-        return [proposals[Path(photo).stem] for photo in batch.ids]
+        return [proposals[key] for key in keys if key is not None]
 
     def settings(self) -> dict[str, Any]:
         """See `Proposer.settings`."""
@@ -85,27 +93,38 @@ class FileProposer(Proposer):
             f"which what can be read was kept; the first is {odd[0]}'s."
         ]
 
+    def _key(self, photo: str) -> str | None:
+        """The name that a photo has in the file."""
+        if photo in self._answers:
+            return photo
+        keys = self._keys.get(_plain_id(photo), [])
+        if len(keys) > 1:
+            raise ValueError(
+                f"Expected one answer for {photo!r} in {self.path}, but there are several: {keys}; "
+                "remove all but one."
+            )
+        return keys[0] if keys else None
+
     def _proposals(self, benchmark: Benchmark) -> dict[str, Proposal]:
         """Every answer of the file as a proposal, so that mistakes show before the first photo."""
-        by_id, by_name = label_of_id(benchmark), label_of_name(benchmark)
+        by_name = label_of_name(benchmark)
+        # Not every benchmark has numbers, which lists of names do without.
+        numbered = any(isinstance(answer, str) for answer in self._answers.values())
+        by_id = label_of_id(benchmark) if numbered else {}
         proposals, wrong = {}, []
         for photo, answer in self._answers.items():
             try:
                 if isinstance(answer, str):
-                    found = [
-                        (_look_up(by_id, number), min(percent / 100, 1.0))
-                        for number, percent in parse_answer(answer)
-                        if percent > self.threshold and number != 0
-                    ]
+                    found = kept(parse_answer(answer), self.threshold, by_id)
                 else:
-                    found = [(_look_up(by_name, _plain(name)), 1.0) for name in answer]
+                    labels = tuple(_look_up(by_name, _plain(name)) for name in answer)
+                    found = Proposal(labels, (1.0,) * len(labels))
             except ValueError as error:
                 wrong.append(f"{photo}: {error}")
                 continue
-            if not found and self.fallback == "first":
-                found = [(benchmark.searchable[0], 0.0)]
-            labels, scores = zip(*found, strict=True) if found else ((), ())
-            proposals[photo] = Proposal(labels, scores)
+            if not found.labels and self.fallback == "first":
+                found = Proposal((benchmark.searchable[0],), (0.0,))
+            proposals[photo] = found
         if wrong:
             listed = "\n  ".join(wrong[:5])
             raise ValueError(
@@ -116,12 +135,31 @@ class FileProposer(Proposer):
         return proposals
 
 
+def kept(answer: list[tuple[int, float]], threshold: float, labels: dict[Any, int]) -> Proposal:
+    """The classes that an answer is sure of, in its order, with scores of at most 1.
+
+    Args:
+        answer: class numbers, of which 0 is no class, and percentages.
+        threshold: a percentage; classes above it are kept.
+        labels: of the class numbers.
+
+    Raises:
+        ValueError: a class to be kept does not exist.
+    """
+    sure = [(number, each) for number, each in answer if each > threshold and number != 0]
+    return Proposal(
+        tuple(_look_up(labels, number) for number, _ in sure),
+        tuple(min(each / 100, 1.0) for _, each in sure),
+    )
+
+
 def parse_answer(answer: str) -> list[tuple[int, float]]:
     """Class numbers and percentages of a released answer.
 
     What stands between the two lists (blanks, commas, line breaks) does not matter, nor do words
-    around a percentage: it is the number after the last colon, where there is one. Where the lists
-    differ in length the surplus is left out, as the released code does.
+    and quotes around a percentage: it is the number after the last colon, where there is one. Where
+    the lists differ in length the surplus is left out, as the released code does. Numbers without
+    any `%`, none above 1 and not all of them whole, are shares of 1.
 
     Raises:
         ValueError: there are not two lists, or one without numbers.
@@ -133,6 +171,8 @@ def parse_answer(answer: str) -> list[tuple[int, float]]:
         [(13, 95.0)]
         >>> parse_answer("[0: none, 3: car], [100, 95% car]")
         [(0, 100.0), (3, 95.0)]
+        >>> parse_answer("[1: cat, 2: dog], [0.95, 1]")
+        [(1, 95.0), (2, 100.0)]
         >>> parse_answer("")
         []
     """
@@ -153,13 +193,15 @@ def parse_answer(answer: str) -> list[tuple[int, float]]:
         if matched is None:
             raise ValueError(f"expected percentages in the second list, but got {answer[:80]!r}")
         percentages.append(float(matched[1]))
+    if _are_shares(parts):
+        percentages = [round(100 * share, 9) for share in percentages]  # 0.58 is 58
     return list(zip(numbers, percentages, strict=False))
 
 
 def is_odd(answer: str) -> bool:
     """Whether a readable answer says more, less or something else than a percentage for each class.
 
-    Class number 0, words after a percentage, or lists of different lengths.
+    Class number 0, words after a percentage, shares of 1, or lists of different lengths.
 
     Example:
         >>> is_odd("[2: bicycle, 15: person], [100, 90%]"), is_odd("[3: car], [95% car]")
@@ -170,7 +212,20 @@ def is_odd(answer: str) -> bool:
         return False
     numbers, parts = _numbers(lists[0]), lists[1]
     words = any(re.search(r"%\s*\S", part) for part in parts)
-    return words or 0 in numbers or len(numbers) != len(parts)
+    return words or 0 in numbers or _are_shares(parts) or len(numbers) != len(parts)
+
+
+def differs_in_length(answer: str) -> bool:
+    """Whether an answer has classes, and more or fewer percentages."""
+    lists = _lists(answer)
+    return lists is not None and 0 < len(_numbers(lists[0])) != len(lists[1])
+
+
+def _are_shares(parts: list[str]) -> bool:
+    numbers = [re.fullmatch(r"(?:.*:)?\s*([01](?:\.\d+)?)\s*", part, re.DOTALL) for part in parts]
+    values = [float(number[1]) for number in numbers if number]
+    whole = all(value.is_integer() for value in values)
+    return len(values) == len(parts) and not whole and max(values) <= 1
 
 
 def _lists(answer: str) -> tuple[str, list[str]] | None:
@@ -178,7 +233,8 @@ def _lists(answer: str) -> tuple[str, list[str]] | None:
     lists = re.findall(r"\[([^\[\]]*)\]", answer)
     if len(lists) != 2:
         return None
-    return lists[0], lists[1].split(",") if lists[1].strip() else []
+    parts = lists[1].split(",") if lists[1].strip() else []
+    return lists[0], [part.strip().strip("'\"") for part in parts]
 
 
 def _numbers(names: str) -> list[int]:
@@ -208,7 +264,7 @@ def _look_up(table: dict[Any, int], key: Any) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file's answers by photo stem."""
+    """The file's answers by photo, as it names them."""
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a JSON file of class proposals, but there is no {path}; the paper's are in "
@@ -221,13 +277,19 @@ def _read(path: Path) -> dict[str, Any]:
     expected = f"Expected {path} to be a JSON object of answers or lists of names by photo, but"
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{expected} got {str(content)[:80]}.")
-    answers: dict[str, Any] = {}
     for photo, answer in content.items():
         listed = isinstance(answer, list) and all(isinstance(name, str) for name in answer)
         if not isinstance(answer, str) and not listed:
             raise ValueError(f"{expected} {photo!r} has {str(answer)[:80]}.")
-        stem = Path(photo).stem
-        if stem in answers:
-            raise ValueError(f"{expected} there are several for {stem!r}.")
-        answers[stem] = answer
-    return answers
+    return content
+
+
+def _plain_id(photo: str) -> str:
+    """A photo's name without its folder and ending.
+
+    Example:
+        >>> _plain_id("val/scene.0001.JPG"), _plain_id("scene.0001")
+        ('scene.0001', 'scene.0001')
+    """
+    path = Path(photo)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ovss.benchmark import Benchmark
-from ovss.proposals.file import parse_answer
+from ovss.proposals.file import differs_in_length, parse_answer
 
 PROMPT = """\
 These are classes of things, each with its number:
@@ -34,11 +34,17 @@ def filled(prompt: str, benchmark: Benchmark, labels: dict[Any, int]) -> str:
 def parsed(text: str, labels: dict[Any, int]) -> Answer:
     """Class numbers and percentages of an answer; number 0 is no class, as in released answers.
 
+    Of a model that reasons aloud only what stands after its last `</think>` counts.
+
     Raises:
-        ValueError: it cannot be read, or names a class that does not exist.
+        ValueError: it cannot be read, names a class that does not exist, or does not have a
+            percentage for each class.
     """
+    text = text.rpartition("</think>")[2]
     if "[" not in text:  # a released answer may be empty; of a model that is asked it says nothing
         raise ValueError(f"expected two lists in brackets, but got {text[:80]!r}")
+    if differs_in_length(text):
+        raise ValueError(f"expected a percentage for each class, but got {text[:80]!r}")
     answer = [(number, percent) for number, percent in parse_answer(text) if number != 0]
     for number, _ in answer:
         if number not in labels:

@@ -28,6 +28,12 @@ def shipped_models() -> list[str]:
     return ["demo", *configs]
 
 
+def shipped_scripts() -> dict[str, Path]:
+    """The scripts beside them by name, such as `cluster/slurm`."""
+    files = sorted(FOLDER.rglob("*.sh"))
+    return {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in files}
+
+
 def find_config(name: str | Path) -> Path:
     """A configuration: a file, or else the shipped one of that name.
 
