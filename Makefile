@@ -2,24 +2,38 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+RUNTIME = $(VENV)/.runtime
 STAMP = $(VENV)/.installed
+DOCS_STAMP = $(VENV)/.docs
 # Exact pins: the same libraries everywhere (torch's CPU build where the index offers one).
 CONSTRAINTS = constraints.txt
 
-.PHONY: help demo weights test test-cpus lint format install clean
+.PHONY: help demo demo-table weights test test-cpus lint format docs install clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-$(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
+# The demo waits for no linters and test tools.
+$(RUNTIME): setup.cfg pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	touch $@
+
+$(STAMP): $(RUNTIME)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+$(DOCS_STAMP): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
 	touch $@
 
 install: $(STAMP)  ## virtual environment with everything in it
 
-demo: $(STAMP)  ## draw the demo scenes, segment and score them, write a picture
+demo: $(RUNTIME)  ## draw the demo scenes, segment and score them, write a picture
 	$(BIN)/python tools/demo.py
+
+demo-table: $(RUNTIME)  ## the demo with all rows of the README's table
+	$(BIN)/python tools/demo.py --table
 
 weights: $(STAMP)  ## train the demo's models anew (about half an hour on 3 free cores)
 	$(BIN)/python tools/train_demo_vlm.py --out build/demo_vlm
@@ -43,6 +57,9 @@ lint: $(STAMP)  ## ruff, mypy and what may import what
 format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DOCS_STAMP)  ## the docs site in build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 clean:  ## remove the virtual environment, drawn scenes and runs
 	rm -rf $(VENV) data/scenes runs

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from datamodules import Scenes
+from ovss.datamodules import Scenes
 from ovss.metrics import SegmentationScores
 from ovss.pnp import gradcam_rounds
 from ovss.preprocessing import InputSpec

@@ -22,12 +22,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from ovss.datamodules.dataset import PhotoDataset
+from ovss.datamodules.masks import to_labels
 from PIL import Image
 from pycocotools import mask as rle
 
-from datamodules import ADE20K, VOC, Cityscapes, COCOObject, COCOStuff, PascalContext
-from datamodules.dataset import PhotoDataset
-from datamodules.masks import to_labels
+from ovss.datamodules import ADE20K, VOC, Cityscapes, COCOObject, COCOStuff, PascalContext
 from ovss.preprocessing import InputSpec, read_photo
 
 SPEC = InputSpec(336, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

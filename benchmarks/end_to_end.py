@@ -45,8 +45,8 @@ def run_ovss(args: argparse.Namespace, root: Path) -> dict:
     """Test with the Trainer, as `train_free_eval.py test` does."""
     from lightning.pytorch import Trainer
 
-    from datamodules import VOC
     from ovss.callbacks import LoaderWatch, RunFolder
+    from ovss.datamodules import VOC
     from ovss.labelling import Labeller
     from ovss.module import PnPOVSS
     from ovss.salience import SalienceDropout
@@ -92,7 +92,7 @@ def run_released(args: argparse.Namespace, root: Path) -> dict:
     from PIL import Image
     from released import ReleasedPipeline, pydensecrf
 
-    from datamodules import VOC
+    from ovss.datamodules import VOC
     from ovss.metrics import SegmentationScores
     from ovss.preprocessing import InputSpec
     from ovss.vlm.blip import CLIP_STATISTICS

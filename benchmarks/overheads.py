@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from ovss.datamodules.scene_generator import write_scenes
 
-from datamodules import Scenes
-from datamodules.scene_generator import write_scenes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.module import PnPOVSS
 from ovss.segmentation import demo_settings
 from ovss.vlm import BlipITM
@@ -75,7 +75,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as work:
-        write_scenes(Path(work) / "scenes", dev=2, val=options.photos, workers=options.threads)
+        write_scenes(Path(work) / "scenes", dev=2, val=options.photos)
         memory, folder = Memory(), TimedRunFolder()
         trainer = Trainer(
             logger=False,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ovss.datamodules.specs import prompt_names
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokenizerFast
 
-from datamodules.specs import prompt_names
 from ovss.vlm import BlipITM
 
 # Width x height; the mean of VOC's photos is about 500 x 375, both ways up.

@@ -29,12 +29,11 @@ import optuna
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import Scenes
+from ovss.datamodules import Scenes
 from ovss.module import PnPOVSS
 from ovss.pnp import gradcam_rounds
 from ovss.proposals import OracleProposer
 from ovss.salience import SalienceDropout
-from ovss.segmentation import demo_vlm
 from ovss.tuning.maps import MapStore
 from ovss.tuning.masks import Mask, Masks, make_masks
 from ovss.tuning.photos import TuningPhotos, chunked, gather_photos
@@ -63,7 +62,7 @@ class Demo:
     """The demo's model and some photos of a split with two classes or more."""
 
     def __init__(self, root: Path, split: str, photos: int) -> None:
-        self.module = PnPOVSS(demo_vlm(), 0, 0)
+        self.module = PnPOVSS("demo", 0, 0)
         data = Scenes(root, split, num_workers=0)
         data.prepare_data()
         data.spec = self.module.input_spec(data.benchmark)
@@ -112,7 +111,7 @@ def run_naively(demo: Demo, settings: Sequence[Setting]) -> float:
                 dropout,
             )
             maps = [each.sum(0) for each in seen.maps]
-            reward(chunk, masks(chunk, maps, setting.threshold))
+            reward(chunk, masks(chunk, maps, setting))
     return time.process_time() - start
 
 
@@ -173,9 +172,7 @@ def scorers(args: argparse.Namespace) -> None:
     everyone = range(len(demo.photos))
     for scorer, mask, negative in REWARDS:
         reward, masks = demo.reward(scorer, negative), demo.masks(mask)
-        points = [
-            reward(everyone, masks(everyone, store(s, everyone), s.threshold)) for s in chosen
-        ]
+        points = [reward(everyone, masks(everyone, store(s, everyone), s)) for s in chosen]
         for measure in MEASURES:
             rho = rank_correlation([p.mean(measure) for p in points], mious)
             best = max(

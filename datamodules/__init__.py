@@ -1,14 +1,29 @@
-"""A LightningDataModule for each benchmark."""
+"""A LightningDataModule for each benchmark.
 
-from datamodules.ade20k import ADE20K
-from datamodules.base import BenchmarkDataModule
-from datamodules.cityscapes import Cityscapes
-from datamodules.coco import COCOObject, COCOStuff
-from datamodules.errors import DatasetNotFoundError
-from datamodules.folder import Folder
-from datamodules.pascal_context import PascalContext
-from datamodules.scenes import Scenes
-from datamodules.voc import VOC
+The same package under two names: `ovss.datamodules`, which always works, and `datamodules`, which
+works where no other folder of that name comes first.
+"""
+
+if __name__ == "datamodules":
+    # One module and one class, whichever name it is asked by: hand on those of `ovss.datamodules`.
+    import sys
+    from importlib import import_module
+    from pkgutil import walk_packages
+
+    sys.modules[__name__] = import_module(f"ovss.{__name__}")
+    for _each in walk_packages(__path__, f"{__name__}."):
+        sys.modules[_each.name] = import_module(f"ovss.{_each.name}")
+
+from .ade20k import ADE20K
+from .base import BenchmarkDataModule
+from .cityscapes import Cityscapes
+from .coco import COCOObject, COCOStuff
+from .errors import DatasetNotFoundError
+from .folder import Folder
+from .foreign import from_dataset
+from .pascal_context import PascalContext
+from .scenes import Scenes
+from .voc import VOC
 
 __all__ = [
     "ADE20K",
@@ -21,4 +36,5 @@ __all__ = [
     "Folder",
     "PascalContext",
     "Scenes",
+    "from_dataset",
 ]

@@ -6,13 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.layouts import Encoding, Layout
-from datamodules.masks import label_table
-from datamodules.specs import check_choice, class_names, palette, prompt_names
 from ovss.benchmark import Benchmark, Protocol
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .layouts import Encoding, Layout
+from .masks import label_table
+from .specs import check_choice, class_names, palette, prompt_names
 
 TREE = """
 ADEChallengeData2016/

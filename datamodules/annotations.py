@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pycocotools import mask as rle
 
-from datamodules.masks import Sample
+from .masks import Sample
 
 
 class Region(NamedTuple):

@@ -8,19 +8,22 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.dataset import PhotoDataset, Split, collate
-from datamodules.download.archives import Archive
-from datamodules.masks import Labels
-from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
-from datamodules.specs import with_prompts
 from ovss.benchmark import Benchmark
 from ovss.preprocessing import InputSpec, Preprocess
+from ovss.utils.text import COMMAND
+
+from .dataset import PhotoDataset, Split, collate
+from .download.archives import Archive
+from .masks import Labels
+from .sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
+from .specs import with_prompts
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         batch_size: photos in a step; default: what fits the device, as the module under test finds
             out (8 on a CPU).
         num_workers: loader processes; default: the cores this process may use, less one, at most 8.
-        spec: the VLM's input; default: asked of the module under test.
+        spec: the model's input; default: asked of the module under test.
     """
 
     archives: tuple[Archive, ...] = ()
@@ -68,6 +71,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.spec = spec
         self._dataset: PhotoDataset | None = None
+        self._collate = partial(collate)
         self._finished: frozenset[int] = frozenset()
         self.whole: int | None = None
         """Photos in the split without `limit`, once `setup` ran."""
@@ -85,9 +89,12 @@ class BenchmarkDataModule(LightningDataModule, ABC):
     @property
     def remedy(self) -> str:
         """How to get the data, for errors."""
+        # Of COCO-Object the released protocol needs other files.
+        released = self.benchmark.protocol == "released"
+        protocol = " --data.init_args.protocol released" if released else ""
         return (
-            f"Point `data.init_args.root` at it, or fetch it with `python train_free_eval.py "
-            f"prepare --config configs/{self.config}.yaml --data.init_args.root {self.root}`."
+            f"Point `data.init_args.root` at it, or fetch it with `{COMMAND} prepare --config "
+            f"{self.config} --data.init_args.root {self.root}{protocol}`."
         )
 
     @property
@@ -144,7 +151,9 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         """Find the files and check that the split is whole."""
         split = self.find_whole()
         log.info("%s: labels from %s", self.benchmark.title, split.source)
-        self._dataset = PhotoDataset(split, self.benchmark, Preprocess(self._input_spec()))
+        spec = self._input_spec()
+        self._collate = partial(collate, stack=spec.resize == "square")
+        self._dataset = PhotoDataset(split, self.benchmark, Preprocess(spec))
         if self._batch_size is None:
             module = getattr(self.trainer, "lightning_module", None)
             find = getattr(module, "fitting_batch", None)
@@ -168,7 +177,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             sampler=UnpaddedSampler(self.dataset, self.batch_size, finished=self._finished),
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=ignore_stop_signal,
         )

@@ -6,13 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.layouts import Encoding, Layout
-from datamodules.masks import label_table
-from datamodules.specs import class_names, palette, prompt_names, refuse_released
 from ovss.benchmark import Benchmark, Protocol
+from ovss.utils.text import COMMAND
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .layouts import Encoding, Layout
+from .masks import label_table
+from .specs import class_names, palette, prompt_names, refuse_released
 
 TREE = """
 leftImg8bit/val/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
@@ -89,9 +91,8 @@ class Cityscapes(BenchmarkDataModule):
         return (
             "Register at https://www.cityscapes-dataset.com/register/, download "
             "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-            f"https://www.cityscapes-dataset.com/downloads/ into {self.root}, and run `python "
-            f"train_free_eval.py prepare --config configs/cityscapes19.yaml "
-            f"--data.init_args.root {self.root}`."
+            f"https://www.cityscapes-dataset.com/downloads/ into {self.root}, and run "
+            f"`{COMMAND} prepare --config cityscapes19 --data.init_args.root {self.root}`."
         )
 
     def find(self) -> Split:

@@ -9,15 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.annotations import Annotations, annotated_photos, read_json
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.errors import DatasetNotFoundError
-from datamodules.layouts import Encoding, Layout, find_listed, first_listing
-from datamodules.masks import label_table
-from datamodules.specs import check_choice, class_names, label_map, palette, prompt_names
 from ovss.benchmark import Benchmark, Protocol
+
+from .annotations import Annotations, annotated_photos, read_json
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .errors import DatasetNotFoundError
+from .layouts import Encoding, Layout, find_listed, first_listing
+from .masks import label_table
+from .specs import check_choice, class_names, label_map, palette, prompt_names
 
 TREE = """
 images/val2017/<id>.jpg                 or val2017/<id>.jpg

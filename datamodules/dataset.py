@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from datamodules.errors import SharedMemoryError
-from datamodules.masks import Labels, Sample, read_png, to_labels
 from ovss.benchmark import Benchmark, PhotoBatch, Unreadable
 from ovss.preprocessing import read_photo
+
+from .errors import SharedMemoryError
+from .masks import Labels, Sample, read_png, to_labels
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,22 @@ class PhotoDataset(Dataset):
             return Unreadable(self.split.samples[index].id, str(error))
 
 
-def collate(batch: Sequence[dict[str, Any] | Unreadable]) -> PhotoBatch:
-    """Items of `PhotoDataset` as one batch; photos and masks keep their own sizes."""
+def collate(batch: Sequence[dict[str, Any] | Unreadable], stack: bool = True) -> PhotoBatch:
+    """Items of `PhotoDataset` as one batch; photos and masks keep their own sizes.
+
+    Args:
+        batch: the items.
+        stack: whether the model's inputs are of one size.
+    """
     items = [item for item in batch if not isinstance(item, Unreadable)]
     with_truth = bool(items) and "mask" in items[0]
-    pixels = [item["pixel_values"] for item in items]
+    pixels: Any = [item["pixel_values"] for item in items]
+    if stack:
+        pixels = torch.stack(pixels) if pixels else torch.empty(0)
     made = PhotoBatch(
         ids=[item["id"] for item in items],
         photos=[item["photo"] for item in items],
-        pixel_values=torch.stack(pixels) if pixels else torch.empty(0),
+        pixel_values=pixels,
         present=[item["present"] for item in items] if with_truth else None,
         masks=[item["mask"] for item in items] if with_truth else None,
         unreadable=[item for item in batch if isinstance(item, Unreadable)],
@@ -142,7 +150,9 @@ def _share(batch: PhotoBatch) -> None:
         SharedMemoryError: it has no room.
     """
     try:
-        for tensor in (batch.pixel_values, *batch.photos, *(batch.masks or ())):
+        pixels = batch.pixel_values
+        inputs = [pixels] if isinstance(pixels, Tensor) else pixels
+        for tensor in (*inputs, *batch.photos, *(batch.masks or ())):
             tensor.share_memory_()
     except (RuntimeError, OSError) as error:
         raise SharedMemoryError(str(error)) from None

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.errors import DatasetNotFoundError
-from datamodules.masks import Sample, label_table
-from datamodules.specs import read_text_lines, split_synonyms
 from ovss.benchmark import Benchmark, of_classes
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .errors import DatasetNotFoundError
+from .masks import Sample, label_table
+from .specs import read_text_lines, split_synonyms
 
 TREE = """
 {classes}                   a class a line, in label order

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.dataset import Split
-from datamodules.errors import DatasetNotFoundError
-from datamodules.masks import Sample
+from .dataset import Split
+from .errors import DatasetNotFoundError
+from .masks import Sample
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.annotations import Annotations, annotated_photos, read_json
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.errors import DatasetNotFoundError
-from datamodules.layouts import find_listed
-from datamodules.masks import label_table
-from datamodules.specs import (
+from ovss.benchmark import Benchmark, Protocol
+
+from .annotations import Annotations, annotated_photos, read_json
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .errors import DatasetNotFoundError
+from .layouts import find_listed
+from .masks import label_table
+from .specs import (
     check_choice,
     class_names,
     label_map,
@@ -22,7 +24,6 @@ from datamodules.specs import (
     prompt_names,
     refuse_released,
 )
-from ovss.benchmark import Benchmark, Protocol
 
 TREE = """
 VOCdevkit/VOC2010/

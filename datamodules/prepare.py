@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import PhotoDataset
-from datamodules.download.archives import Archive
-from datamodules.download.extract import extract
-from datamodules.download.http import DownloadError, download, verify
-from datamodules.errors import DatasetNotFoundError
+from .base import BenchmarkDataModule
+from .dataset import PhotoDataset
+from .download.archives import Archive
+from .download.extract import extract
+from .download.http import DownloadError, download, verify
+from .errors import DatasetNotFoundError
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 
-from datamodules.errors import SharedMemoryError
 from ovss.utils.errors import LOADER_REMEDY
 from ovss.utils.signals import WaitEnded, stop
+
+from .errors import SharedMemoryError
 
 
 class UnpaddedSampler(DistributedSampler):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.masks import label_table
-from datamodules.specs import palette
-from datamodules.voc import find_voc
 from ovss.benchmark import Benchmark
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .masks import label_table
+from .specs import palette
+from .voc import find_voc
 
 
 def benchmark() -> Benchmark:
     """Background and the classes that are drawn."""
-    from datamodules.scene_generator import CLASSES
+    from .scene_generator import CLASSES
 
     return Benchmark(
         key="scenes",
@@ -23,7 +24,7 @@ def benchmark() -> Benchmark:
         protocol="standard",
         classes=("background", *CLASSES),
         prompts=((), *((name,) for name in CLASSES)),
-        palette=palette("voc21")[: len(CLASSES) + 1],
+        palette=palette("scenes"),
         background=0,
         background_rule="always",
     )
@@ -65,7 +66,7 @@ class Scenes(BenchmarkDataModule):
     def prepare_data(self) -> None:
         """Draw the scenes, unless they are there."""
         if not (self.root / "VOCdevkit").exists():
-            from datamodules.scene_generator import write_scenes
+            from .scene_generator import write_scenes
 
             write_scenes(self.root)
 

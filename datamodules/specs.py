@@ -17,7 +17,7 @@ Names = tuple[tuple[str, ...], ...]
 
 def read_data(name: str) -> str:
     """Text of a file under `datamodules/data/`."""
-    return (files("datamodules") / "data" / name).read_text(encoding="utf-8")
+    return (files(__package__) / "data" / name).read_text(encoding="utf-8")
 
 
 def class_names(key: str) -> tuple[str, ...]:

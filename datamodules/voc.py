@@ -6,14 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.base import BenchmarkDataModule
-from datamodules.dataset import Split
-from datamodules.download.archives import Archive
-from datamodules.errors import DatasetNotFoundError
-from datamodules.layouts import find_listed
-from datamodules.masks import label_table
-from datamodules.specs import check_choice, class_names, palette, prompt_names, refuse_released
 from ovss.benchmark import Benchmark, Protocol
+
+from .base import BenchmarkDataModule
+from .dataset import Split
+from .download.archives import Archive
+from .errors import DatasetNotFoundError
+from .layouts import find_listed
+from .masks import label_table
+from .specs import check_choice, class_names, palette, prompt_names, refuse_released
 
 TREE = """
 VOCdevkit/VOC2012/

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from lightning import LightningDataModule, Trainer
+from ovss.datamodules.scene_generator import CLASSES, draw_scene
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.scene_generator import CLASSES, draw_scene
 from ovss import PnPOVSS
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.preprocessing import InputSpec, Preprocess

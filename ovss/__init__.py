@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 from ovss._version import __version__
 
 if TYPE_CHECKING:
+    from ovss.dense_clip_module import DenseCLIPModule
     from ovss.module import PnPOVSS
     from ovss.segmentation import Segmentation, segment
 
 _HOMES = {
+    "DenseCLIPModule": "ovss.dense_clip_module",
     "PnPOVSS": "ovss.module",
     "Segmentation": "ovss.segmentation",
     "segment": "ovss.segmentation",
 }
 
-__all__ = ["PnPOVSS", "Segmentation", "__version__", "segment"]
+__all__ = ["DenseCLIPModule", "PnPOVSS", "Segmentation", "__version__", "segment"]
 
 
 def __getattr__(name: str) -> Any:

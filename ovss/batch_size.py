@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ovss.captions import Caption
 from ovss.vlm import VLM
@@ -14,6 +15,9 @@ log = logging.getLogger(__name__)
 
 ON_CPU = 8
 """A CPU gains nothing from larger batches: the matrix products of one photo keep its cores busy."""
+LARGE = 100_000_000
+"""Weights from which on a photo takes seconds of a CPU (BLIP large: about 15, a CLIP ViT-B/16: 1 to
+2). Then it is one at a time: nothing is lost by it, and progress and results come by photo."""
 MOST = 32
 """Above it a GPU gains little: a product of 32 x 442 rows fills the largest ones."""
 _SHARE = 0.6
@@ -33,7 +37,7 @@ def fitting_batch(vlm: VLM, device: torch.device, layer: int, head: int | str) -
         head: head, counted from 0, or `"mean"`.
     """
     if device.type != "cuda":
-        return ON_CPU
+        return batch_on_cpu(vlm)
     vlm.to(device)
     total = torch.cuda.get_device_properties(device).total_memory
     dtype = next(vlm.parameters()).dtype
@@ -49,6 +53,16 @@ def fitting_batch(vlm: VLM, device: torch.device, layer: int, head: int | str) -
     torch.cuda.empty_cache()
     log.info("batch size %d, found by trying; set `data.init_args.batch_size` to choose", batch)
     return batch
+
+
+def batch_on_cpu(model: nn.Module) -> int:
+    """Photos that a CPU takes at once: `ON_CPU`, of a model from `LARGE` weights on one.
+
+    Example:
+        >>> batch_on_cpu(nn.Linear(10, 10)), batch_on_cpu(nn.Linear(10_000, 10_000, device="meta"))
+        (8, 1)
+    """
+    return 1 if sum(each.numel() for each in model.parameters()) >= LARGE else ON_CPU
 
 
 def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ovss.captions import normalise_names
@@ -114,7 +115,8 @@ class PhotoBatch(NamedTuple):
     Attributes:
         ids: a name for each photo, unique in its data set.
         photos: uint8 RGB, `(3, H_i, W_i)` each.
-        pixel_values: `(B, 3, S, S)`, resized and normalised for the VLM.
+        pixel_values: resized and normalised for the model: `(B, 3, S, S)`, or `(3, h_i, w_i)` each
+            where the method's `InputSpec` keeps the ratio.
         present: image-level labels of each photo, in ascending order; None where unknown.
         masks: ground truth `(H_i, W_i)` uint8 each; None where there is none.
         unreadable: photos that belong here but could not be read; the other fields are without
@@ -123,10 +125,29 @@ class PhotoBatch(NamedTuple):
 
     ids: Sequence[str]
     photos: Sequence[Tensor]
-    pixel_values: Tensor
+    pixel_values: Tensor | Sequence[Tensor]
     present: Sequence[tuple[int, ...]] | None = None
     masks: Sequence[Tensor] | None = None
     unreadable: Sequence[Unreadable] = ()
+
+    @property
+    def stacked(self) -> Tensor:
+        """Pixels `(B, 3, S, S)` for a model that takes squares.
+
+        Raises:
+            ValueError: the photos keep their ratio.
+        """
+        if not isinstance(self.pixel_values, Tensor):
+            raise ValueError(
+                "Expected `pixel_values` of one size for this model, but got photos that keep "
+                "their ratio; give the data module the model's own `spec`, or none."
+            )
+        return self.pixel_values
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.pixel_values[0].device if len(self.pixel_values) else torch.device("cpu")
 
     def take(self, rows: slice | list[int]) -> PhotoBatch:
         """Some of the photos, without what could not be read."""
@@ -134,13 +155,25 @@ class PhotoBatch(NamedTuple):
         def of(values: Sequence[Any]) -> Sequence[Any]:
             return values[rows] if isinstance(rows, slice) else [values[row] for row in rows]
 
+        pixels = self.pixel_values
         return PhotoBatch(
             of(self.ids),
             of(self.photos),
-            self.pixel_values[rows],
+            pixels[rows] if isinstance(pixels, Tensor) else of(pixels),
             None if self.present is None else of(self.present),
             None if self.masks is None else of(self.masks),
         )
+
+    def with_present(self, labels: Sequence[int]) -> PhotoBatch:
+        """The same with `present` read off the masks, where there are masks and it is not given.
+
+        Args:
+            labels: those that can be present, such as `Benchmark.searchable`.
+        """
+        if self.present is not None or self.masks is None:
+            return self
+        there = [set(mask.unique().tolist()) for mask in self.masks]
+        return self._replace(present=[tuple(sorted(each.intersection(labels))) for each in there])
 
     def named(self, ids: Sequence[str]) -> PhotoBatch:
         """The photos with these names, in their order."""
@@ -194,3 +227,27 @@ def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
         return sum((index >> (3 * bit + shift) & 1) << (7 - bit) for bit in range(3))
 
     return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
+COCO_ABSENT = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
+"""COCO category ids in 1..182 that no annotation bears (cocostuff's labels.md)."""
+
+COCO_THINGS, COCO_THINGS_AND_STUFF = 80, 171
+
+
+def label_of_id(benchmark: Benchmark) -> dict[int, int]:
+    """The number that released answers use for each class -> its label.
+
+    Raises:
+        ValueError: a COCO benchmark with another number of classes than COCO has.
+    """
+    labels = benchmark.searchable
+    if not benchmark.key.startswith("coco"):
+        return dict(enumerate(labels, start=1))
+    if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):
+        raise ValueError(
+            f"Expected {COCO_THINGS} or {COCO_THINGS_AND_STUFF} classes in a COCO benchmark, but "
+            f"{benchmark.key} has {len(labels)}."
+        )
+    categories = [number for number in range(1, 183) if number not in COCO_ABSENT]
+    return dict(zip(categories, labels, strict=False))

@@ -37,13 +37,14 @@ class Caption:
 
         Args:
             classes: names, each one or several words; surrounding and repeated blanks are dropped.
+                A name may occur twice, as in answers that the released code takes as they are.
             template: text with one `{}` where the names go.
             separator: what stands between two names.
 
         Raises:
-            ValueError: no class, an empty or repeated name, or a template without exactly one `{}`.
+            ValueError: no class, an empty name, or a template without exactly one `{}`.
         """
-        names = normalise_names(classes)
+        names = _single_blanks(classes)
         if not names:
             raise ValueError("Expected at least one class name, but got an empty list.")
         if template.count("{}") != 1:
@@ -67,19 +68,26 @@ def normalise_names(classes: Sequence[str]) -> tuple[str, ...]:
         ValueError: a bare string, an empty name, or a name that occurs twice (case is ignored, as
             the text encoders ignore it).
     """
+    names = _single_blanks(classes)
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"Expected distinct class names, but {name!r} occurs twice.")
+        seen.add(name.casefold())
+    return names
+
+
+def _single_blanks(classes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str):
         raise ValueError(
             f"Expected `classes` to be a list of names, but got the string {classes!r}; "
             f"write {[name.strip() for name in classes.split(',')]!r}."
         )
     names = tuple(" ".join(name.split()) for name in classes)
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if not name:
-            raise ValueError(f"Expected class names, but the name at position {position} is empty.")
-        if name.casefold() in seen:
-            raise ValueError(f"Expected distinct class names, but {name!r} occurs twice.")
-        seen.add(name.casefold())
+    if "" in names:
+        raise ValueError(
+            f"Expected class names, but the name at position {names.index('')} is empty."
+        )
     return names
 
 

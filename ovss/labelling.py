@@ -52,24 +52,26 @@ class Labeller:
             maps: `(K, gh, gw)`, non-negative, a map for each class.
             photo: `(3, H, W)` uint8 RGB.
             background: whether to add a background channel, 1 where every class is 0.
-            rescale: min-max scale each upsampled class, as the released code does for COCO.
+            rescale: min-max scale each upsampled class, as the released code does in some cases.
 
         Returns:
             `(H, W)` int64: k for the k-th class counted from 1, 0 for background.
         """
-        return self.batch([maps], [photo], [background], rescale)[0]
+        return self.batch([maps], [photo], [background], [rescale])[0]
 
     def batch(
         self,
         maps: Sequence[Tensor],
         photos: Sequence[Tensor],
         backgrounds: Sequence[bool],
-        rescale: bool = False,
+        rescale: Sequence[bool] | None = None,
     ) -> list[Tensor]:
         """Label several photos of any sizes; see `__call__`."""
         channels = [
-            self.channels(m, (p.shape[-2], p.shape[-1]), b, rescale)
-            for m, p, b in zip(maps, photos, backgrounds, strict=True)
+            self.channels(m, (p.shape[-2], p.shape[-1]), b, r)
+            for m, p, b, r in zip(
+                maps, photos, backgrounds, rescale or [False] * len(maps), strict=True
+            )
         ]
         # A single channel has nothing to refine.
         several = [i for i, c in enumerate(channels) if c.shape[0] > 1]

@@ -19,6 +19,12 @@ def min_max(maps: Tensor) -> Tensor:
     return torch.where(span > 0, (maps - low) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
 
 
+LONGEST_SIDE = 2048
+"""Pixels of a photo's longer side up to which it is labelled at its own size. A larger photo is
+labelled at this size and its labels are enlarged, so that memory and time are bounded; the longest
+photos of the benchmarks, those of Cityscapes, are just within."""
+
+
 def bounded(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """A size `(H, W)`, scaled down to a longer side of at most so many pixels.
 

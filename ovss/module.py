@@ -71,6 +71,8 @@ class SegmentationModule(LightningModule):
         self.unreadable: list[Unreadable] = []
         """Photos that the run under way could not read; of all processes once it is finished."""
         self.proposal_scores = ProposalScores()
+        self.proposal_costs: dict[str, float] = {}
+        """What proposing cost beside time in the last finished run; see `Proposer.finish`."""
         self._said_out_of_memory = False
         self._photo_succeeded = False
         self._benchmark = benchmark
@@ -175,16 +177,33 @@ class SegmentationModule(LightningModule):
             "leave `ckpt_path` out, and delete hpc_ckpt_*.ckpt in the run folder."
         )
 
-    def test_step(self, batch: PhotoBatch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        """Label and score a batch."""
+    def test_step(  # type: ignore[override]
+        self, batch: PhotoBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> list[Prediction]:
+        """Label and score a batch; see `predict_step`."""
+        _check_batch(batch)
         if batch.ids and batch.masks is None:
             raise ValueError(
-                "Expected photos with ground truth to test on, but these have none; use `predict`."
+                "Expected photos with ground truth to test on, but these have none; name it (the "
+                "`mask` of `ovss.datamodules.from_dataset`), or use `predict`."
             )
         return self.predict_step(batch, batch_idx)
 
-    def predict_step(self, batch: PhotoBatch, batch_idx: int = 0) -> list[Prediction]:
-        """Label a batch; where there is ground truth, score it too."""
+    def predict_step(
+        self, batch: PhotoBatch, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> list[Prediction]:
+        """Label a batch; where there is ground truth, score it too.
+
+        Args:
+            batch: the photos; where `present` is not given it is read off the masks.
+            batch_idx: not used.
+            dataloader_idx: not used: there is one loader.
+
+        Raises:
+            ValueError: something else than a `PhotoBatch`.
+        """
+        _check_batch(batch)
+        batch = batch.with_present(self.benchmark.searchable)
         self.unreadable += batch.unreadable
         predictions = self._predict_each(batch) if batch.ids else []
         if predictions and batch.masks is not None and self._scores is not None:
@@ -240,12 +259,30 @@ class SegmentationModule(LightningModule):
                 self.benchmark.searchable,
             )
 
+    def on_test_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_test_model_eval()
+        self._prepare(self.trainer.test_dataloaders)
+
+    def on_predict_model_eval(self) -> None:
+        """Have the method prepare itself, before the photos' progress bar begins."""
+        super().on_predict_model_eval()
+        self._prepare(self.trainer.predict_dataloaders)
+
+    def _prepare(self, loader: Any) -> None:
+        nothing_left = len(getattr(loader, "sampler", "?")) == 0
+        if not nothing_left:
+            with torch.no_grad():
+                self.segmenter.prepare(self.benchmark)
+
     def on_test_start(self) -> None:
         """Forget earlier runs."""
+        _check_loaders(self.trainer.test_dataloaders)
         self._start()
 
     def on_predict_start(self) -> None:
         """Forget earlier runs."""
+        _check_loaders(self.trainer.predict_dataloaders)
         self._start()
 
     def on_test_epoch_end(self) -> None:
@@ -281,6 +318,7 @@ class SegmentationModule(LightningModule):
         self.unreadable = sorted(Unreadable(*json.loads(text)) for text in texts)
         results = self.scores.compute()
         proposals = self.proposal_scores.compute()
+        self.proposal_costs = self.segmenter.proposer.finish(self.device)
         if self.unreadable and self.on_error == "stop":
             lines = "\n".join(f"    {each.id}: {each.reason}" for each in self.unreadable)
             raise ValueError(
@@ -293,11 +331,36 @@ class SegmentationModule(LightningModule):
             self.results = {**results, **shares}
 
 
+def _check_batch(batch: Any) -> None:
+    """Refuse batches of other people's data sets, and say how they become ours."""
+    if isinstance(batch, PhotoBatch):
+        return
+    kind = type(batch).__name__
+    if isinstance(batch, dict):
+        kind = f"a dict of {', '.join(map(repr, batch))}"
+    elif isinstance(batch, (list, tuple)):
+        kind = f"a {kind} of {', '.join(type(each).__name__ for each in batch[:4])}"
+    raise ValueError(
+        f"Expected batches that are an ovss.benchmark.PhotoBatch, but got {kind}; "
+        "`ovss.datamodules.from_dataset(dataset, classes=[...])` makes a data module of the data "
+        "set they come from."
+    )
+
+
+def _check_loaders(loaders: Any) -> None:
+    """Refuse several loaders: their photos would end up in one score."""
+    if isinstance(loaders, (list, tuple, dict)) and len(loaders) > 1:
+        raise ValueError(
+            f"Expected one loader, but got {len(loaders)}, whose photos would be scored together; "
+            "call the Trainer once for each, with a `default_root_dir` of its own."
+        )
+
+
 class PnPOVSS(SegmentationModule):
     """PnP-OVSS: training-free open-vocabulary segmentation with a frozen vision-language model.
 
     Args:
-        vlm: the frozen model.
+        vlm: the frozen model; or a hub id, a folder or `demo` (see `ovss.vlm.load_vlm`).
         layer: cross-attention layer, counted from 0.
         head: head of that layer, counted from 0, or `mean` over heads.
         dropout: Salience DropOut's settings.
@@ -310,8 +373,7 @@ class PnPOVSS(SegmentationModule):
 
     Example:
         >>> from lightning.pytorch import Trainer  # doctest: +SKIP
-        >>> model = PnPOVSS(BlipITM.from_pretrained("Salesforce/blip-itm-large-flickr", 336))
-        ... # doctest: +SKIP
+        >>> model = PnPOVSS("Salesforce/blip-itm-large-flickr")  # doctest: +SKIP
         >>> Trainer().test(model, datamodule=VOC("data"))  # doctest: +SKIP
     """
 
@@ -319,7 +381,7 @@ class PnPOVSS(SegmentationModule):
 
     def __init__(
         self,
-        vlm: VLM,
+        vlm: VLM | str,
         layer: int = 7,
         head: int | str = 9,
         dropout: SalienceDropout = SalienceDropout(),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ovss.batch_size import fitting_batch
-from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.captions import TEMPLATE, Caption
 from ovss.labelling import Labeller
-from ovss.maps import bounded, enlarge_labels, shrink_photo
+from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, shrink_photo
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
 from ovss.segmenter import Segmenter
-from ovss.vlm import VLM
+from ovss.vlm import VLM, load_vlm
 
 ClassNames = Sequence[tuple[str, ...]]
 """The classes to look for in a photo: for each its name and synonyms."""
@@ -28,7 +29,7 @@ class PnP(Segmenter):
     """Plug-and-play open-vocabulary segmentation with a frozen vision-language model.
 
     Args:
-        vlm: the frozen model.
+        vlm: the frozen model, or what `ovss.vlm.load_vlm` loads it by.
         layer: cross-attention layer, counted from 0.
         head: head of that layer, counted from 0, or `mean` over heads.
         dropout: Salience DropOut's settings.
@@ -47,7 +48,7 @@ class PnP(Segmenter):
 
     def __init__(
         self,
-        vlm: VLM,
+        vlm: VLM | str | Path,
         layer: int = 7,
         head: int | str = 9,
         dropout: SalienceDropout = SalienceDropout(),
@@ -57,6 +58,7 @@ class PnP(Segmenter):
         template: str = TEMPLATE,
     ) -> None:
         super().__init__(proposals)
+        vlm = vlm if isinstance(vlm, VLM) else load_vlm(vlm)
         vlm.check_choice(layer, head)
         if dropout.variant not in ("paper", variant):
             raise ValueError(
@@ -110,14 +112,14 @@ class PnP(Segmenter):
         A photo without proposed classes is all background or, where the benchmark has none, all of
         the class that the matching head likes best.
         """
-        rounds = self.rounds(batch.pixel_values, benchmark, proposals)
+        rounds = self.rounds(batch.stacked, benchmark, proposals)
         return self.label(batch, benchmark, proposals, rounds)
 
     def rounds(
         self, pixel_values: Tensor, benchmark: Benchmark, proposals: Sequence[Proposal]
     ) -> list[Tensor]:
         """For each photo `(rounds, K_i, g, g)`: class maps of each round of Salience DropOut."""
-        names = [[self.names_of(label, benchmark) for label in p.labels] for p in proposals]
+        names = [[self.names_of(label, benchmark) for label in self.searched(p)] for p in proposals]
         return gradcam_rounds(
             self.vlm,
             pixel_values,
@@ -142,8 +144,9 @@ class PnP(Segmenter):
             self.label_maps(
                 [batch.photos[photo] for photo in several],
                 [self.dropout.combine(rounds[photo]) for photo in several],
-                [proposals[photo].labels for photo in several],
+                [self.searched(proposals[photo]) for photo in several],
                 benchmark,
+                self.dropout.rounds,
             )
         )
         labels = []
@@ -151,10 +154,21 @@ class PnP(Segmenter):
             if proposal.labels:
                 labels.append(next(found))
             else:
-                own = self._label_without_proposal(batch.pixel_values[photo : photo + 1], benchmark)
+                own = self._label_without_proposal(batch.stacked[photo : photo + 1], benchmark)
                 size = batch.photos[photo].shape[-2:]
-                labels.append(torch.full(size, own, device=batch.pixel_values.device))
+                labels.append(torch.full(size, own, device=batch.device))
         return labels
+
+    def searched(self, proposal: Proposal) -> tuple[int, ...]:
+        """The labels to look for in a photo, in the order of their names in the caption.
+
+        `released`: as they were proposed; of answers that is their order, and twice what they name
+        twice. `paper`: ascending and once, so that the same classes give the same label map,
+        whoever proposes them.
+        """
+        if self.variant == "released":
+            return proposal.labels
+        return tuple(sorted(set(proposal.labels)))
 
     def names_of(self, label: int, benchmark: Benchmark) -> tuple[str, ...]:
         """What a class is called in captions: its name and synonyms."""
@@ -180,12 +194,6 @@ class PnP(Segmenter):
         return benchmark.searchable[int(torch.stack(logits).argmax())]
 
 
-LONGEST_SIDE = 2048
-"""Pixels of a photo's longer side up to which it is labelled at its own size. A larger photo is
-labelled at this size and its labels are enlarged, so that memory and time are bounded; the longest
-photos of the benchmarks, those of Cityscapes, are just within."""
-
-
 class LabelMaps(nn.Module):
     """Class maps of photos -> label maps with a benchmark's labels.
 
@@ -194,7 +202,8 @@ class LabelMaps(nn.Module):
 
     Args:
         labeller: threshold, blur and refinement.
-        variant: `released` rescales COCO's classes.
+        variant: `released` rescales classes in some cases, and renumbers labels as the released
+            code does; see `forward`.
     """
 
     def __init__(self, labeller: Labeller, variant: Variant) -> None:
@@ -208,18 +217,23 @@ class LabelMaps(nn.Module):
         maps: Sequence[Tensor],
         labels: Sequence[Sequence[int]],
         benchmark: Benchmark,
+        rounds: int,
         threshold: float | None = None,
     ) -> list[Tensor]:
         """For each photo `(H, W)`: benchmark labels from the maps of one class or more.
+
+        The released code min-max scales each upsampled class where there are several: of COCO
+        always, of other benchmarks where there is one round.
 
         Args:
             photos: `(3, H_i, W_i)` uint8 each.
             maps: `(K_i, g, g)` each.
             labels: the benchmark's labels of each photo's K_i classes.
             benchmark: the classes.
+            rounds: how many rounds of Salience DropOut the maps are summed over.
             threshold: in place of the labeller's.
         """
-        labeller = self.labeller
+        labeller, released = self.labeller, self.variant == "released"
         if threshold is not None:
             labeller = replace(labeller, threshold=threshold)
         sizes = [(photo.shape[-2], photo.shape[-1]) for photo in photos]
@@ -231,8 +245,10 @@ class LabelMaps(nn.Module):
                 for photo, size, bound in zip(photos, sizes, bounds, strict=True)
             ],
             [benchmark.has_background(len(own)) for own in labels],
-            rescale=benchmark.rescale and self.variant == "released",
+            [released and len(own) > 1 and (benchmark.rescale or rounds == 1) for own in labels],
         )
+        if released:
+            labels = [renumbered(own, benchmark) for own in labels]
         background = benchmark.background if benchmark.background is not None else 0
         found = [
             torch.tensor([background, *own], device=indices.device)[indices]
@@ -242,6 +258,34 @@ class LabelMaps(nn.Module):
             own if size == bound else enlarge_labels(own.to(torch.uint8), size)
             for own, size, bound in zip(found, sizes, bounds, strict=True)
         ]
+
+
+def renumbered(labels: Sequence[int], benchmark: Benchmark) -> list[int]:
+    """The labels that the released code leaves in place of those of a photo's classes.
+
+    It writes each class's number (COCO: category id) over the index of its channel, from the last
+    channel to the first, in one array: where a number equals the index of an earlier channel, its
+    pixels are written over again, as that channel's.
+
+    Args:
+        labels: of the photo's classes, in the order of the channels.
+        benchmark: the classes.
+
+    Example:
+        >>> from ovss.benchmark import of_classes
+        >>> fruit = of_classes(["apple", "pear", "plum", "fig"])
+        >>> renumbered([1, 2], fruit), renumbered([4, 1], fruit)
+        ([1, 2], [4, 4])
+    """
+    number_of = {label: number for number, label in label_of_id(benchmark).items()}
+    first = int(benchmark.has_background(len(labels)))
+    left = []
+    for channel, label in enumerate(labels):
+        for earlier in reversed(range(channel)):
+            if number_of[label] == earlier + first:
+                label = labels[earlier]
+        left.append(label)
+    return left
 
 
 def gradcam_rounds(
@@ -257,7 +301,8 @@ def gradcam_rounds(
     """The class maps of each round of Salience DropOut.
 
     A class with synonyms has all of them in the caption, and the elementwise maximum of their maps.
-    A name that several classes share stands there once, and its map counts for each of them.
+    A name that several classes share stands there once, and its map counts for each of them;
+    `released`, which knows one name a class, has it there for each of them.
 
     Args:
         vlm: the frozen model.
@@ -272,29 +317,30 @@ def gradcam_rounds(
     Returns:
         `Rounds` whose maps have a row for each class (not for each synonym).
     """
-    captions: list[list[Caption]] = [
-        vlm.captions(unique_names(own), template) if own else [] for own in classes
-    ]
+    names = [caption_names(own, dropout.variant) for own in classes]
+    captions: list[list[Caption]] = [vlm.captions(own, template) if own else [] for own in names]
     rounds = dropout.gradcam_rounds(vlm, pixel_values, captions, layer, head, rescale)
     return rounds._replace(
-        maps=[merge_synonyms(maps, own) for maps, own in zip(rounds.maps, classes, strict=True)]
+        maps=[merge_synonyms(*parts) for parts in zip(rounds.maps, names, classes, strict=True)]
     )
 
 
-def unique_names(classes: ClassNames) -> list[str]:
-    """The names of a photo's classes, each once.
+def caption_names(classes: ClassNames, variant: Variant = "paper") -> list[str]:
+    """The names of a photo's classes as its caption has them.
 
     Example:
-        >>> unique_names([("screen",), ("car", "auto"), ("screen",)])
+        >>> caption_names([("screen",), ("car", "auto"), ("screen",)])
         ['screen', 'car', 'auto']
+        >>> caption_names([("screen",), ("car",), ("screen",)], "released")
+        ['screen', 'car', 'screen']
     """
-    return list(dict.fromkeys(name for names in classes for name in names))
+    names = [name for own in classes for name in own]
+    return names if variant == "released" else list(dict.fromkeys(names))
 
 
-def merge_synonyms(maps: Tensor, classes: ClassNames) -> Tensor:
+def merge_synonyms(maps: Tensor, names: Sequence[str], classes: ClassNames) -> Tensor:
     """`(rounds, names, g, g)` -> `(rounds, classes, g, g)`: the maximum over a class's names."""
-    rows = {name: row for row, name in enumerate(unique_names(classes))}
-    if all(len(names) == 1 for names in classes) and len(rows) == len(classes):
+    if [(name,) for name in names] == [tuple(own) for own in classes]:
         return maps
-    parts = [maps[:, [rows[name] for name in names]].amax(1) for names in classes]
-    return torch.stack(parts, 1)
+    rows = {name: row for row, name in enumerate(names)}
+    return torch.stack([maps[:, [rows[name] for name in own]].amax(1) for own in classes], 1)

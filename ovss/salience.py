@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +16,10 @@ from ovss.vlm.base import VLM, Tokens
 
 Variant = Literal["paper", "released"]
 """`paper`: the method as published. `released`: the released code's numerics."""
+
+PATCHES: dict[Variant, int | float] = {"paper": 0.5, "released": 10}
+"""Dropped after a round by default. The paper halves what remains (docs/method.md, section 6, has
+the sources); the released code's constant is `save_len = 10`, of 441 patches."""
 
 
 class Rounds(NamedTuple):
@@ -38,25 +43,27 @@ class SalienceDropout:
 
     Attributes:
         rounds: how many GradCAM passes; 1 is GradCAM alone.
-        patches: patches dropped after a round: a count, or a fraction of the patch grid in (0, 1).
-            The released code drops 10 of 441, whatever the image size.
+        patches: patches dropped after a round: a count, or a share in (0, 1) of the patches that
+            remain, rounded down; default: the variant's in `PATCHES`.
         variant: `released` counts round 0 twice and sums, rather than averages, the word pieces of
             a caption's last class.
         relevance: `attention` leaves out the gradient weight (an ablation).
     """
 
     rounds: int = 4
-    patches: int | float = 10
+    patches: int | float | None = None
     variant: Variant = "paper"
     relevance: Literal["gradcam", "attention"] = "gradcam"
 
     def __post_init__(self) -> None:
-        if isinstance(self.rounds, bool) or self.rounds < 1:
+        if type(self.rounds) is not int or self.rounds < 1:
             raise ValueError(f"Expected `rounds` to be at least 1, but got {self.rounds}.")
-        if self.patches <= 0 or (self.patches >= 1 and self.patches != int(self.patches)):
+        patches = self.patches
+        counted = type(patches) is int and patches >= 1
+        if not (patches is None or counted or (type(patches) is float and 0 < patches < 1)):
             raise ValueError(
-                "Expected `patches` to be a positive count or a fraction in (0, 1), but got "
-                f"{self.patches}."
+                "Expected `patches` to be a positive whole count or a share in (0, 1) of the "
+                f"patches that remain, but got {patches}."
             )
         if self.variant not in ("paper", "released"):
             raise ValueError(
@@ -68,13 +75,14 @@ class SalienceDropout:
             )
 
     def combine(self, maps: Tensor) -> Tensor:
-        """Sum `(rounds, K, g, g)` over the rounds; `released` counts the first one twice."""
+        """Sum `(rounds, K, g, g)` over the rounds; `released` counts the first of several twice."""
         total = maps.sum(0)
-        return total + maps[0] if self.variant == "released" else total
+        return total + maps[0] if self.variant == "released" and len(maps) > 1 else total
 
     def settings(self) -> dict[str, Any]:
         """What decides the maps; the variant is the method's."""
-        return {"rounds": self.rounds, "patches": self.patches, "relevance": self.relevance}
+        patches = PATCHES[self.variant] if self.patches is None else self.patches
+        return {"rounds": self.rounds, "patches": patches, "relevance": self.relevance}
 
     def gradcam_rounds(
         self,
@@ -93,8 +101,8 @@ class SalienceDropout:
             captions: for each photo its caption or captions; a photo without any gives no map.
             layer: cross-attention layer, counted from 0.
             head: head, counted from 0, or `"mean"`.
-            rescale: min-max scale a round's class maps when every class is one token, as the
-                released code's drawing function does to its COCO maps.
+            rescale: of several rounds min-max scale each one's class maps when every class is one
+                token, as the released code's drawing function does to its COCO maps.
         """
         vlm.check_choice(layer, head)
         per_photo = [[c] if isinstance(c, Caption) else list(c) for c in captions]
@@ -134,7 +142,7 @@ class SalienceDropout:
                 if number + 1 < self.rounds:
                     salience = torch.zeros(count, grid * grid, dtype=maps.dtype, device=device)
                     salience.index_add_(0, rows, (members @ maps)[:, 0])
-                    dropped = dropped | most_salient(salience, self._count(grid * grid))
+                    dropped = dropped | most_salient(salience, self._count(~dropped))
         by_round, by_logit = torch.stack(pooled, 1), torch.stack(logits, 1)
         maps_of_photo, logits_of_photo = [], []
         for photo in range(count):
@@ -145,6 +153,7 @@ class SalienceDropout:
             if (
                 rescale
                 and self.variant == "released"
+                and self.rounds > 1
                 and all(len(group) == 1 for g in groups for group in g)
             ):
                 class_maps = min_max(class_maps)
@@ -152,10 +161,14 @@ class SalienceDropout:
             logits_of_photo.append(by_logit[own].T)
         return Rounds(maps_of_photo, torch.stack(history), logits_of_photo)
 
-    def _count(self, patches: int) -> int:
-        """Patches to drop after a round, of `patches` in all."""
-        share = self.patches * patches if self.patches < 1 else self.patches
-        return min(max(1, round(share)), patches)
+    def _count(self, remaining: Tensor) -> Tensor:
+        """`(B,)`: patches to drop after a round, of those that remain `(B, P)`; at least one."""
+        patches, count = self.settings()["patches"], remaining.sum(1)
+        if patches >= 1:
+            return torch.full_like(count, int(patches))
+        # In whole numbers: 0.29 of 100 is 29, whatever the product's last bit.
+        share = Fraction(str(patches)).limit_denominator(10**9)
+        return (count * share.numerator // share.denominator).clamp(min=1)
 
     def pooling(self, tokens: Tokens) -> Tensor:
         """`(B, K, T)` weights that average the tokens of each class; unused rows are zero."""
@@ -168,19 +181,19 @@ class SalienceDropout:
         return weights.to(tokens.input_ids.device)
 
 
-def most_salient(salience: Tensor, count: int) -> Tensor:
-    """The `count` largest positive entries of each row; ties go to the lower index.
+def most_salient(salience: Tensor, count: Tensor) -> Tensor:
+    """The largest positive entries of each row; ties go to the lower index.
 
     Args:
         salience: `(B, P)`, non-negative; zeros are never chosen.
-        count: at most how many entries to choose.
+        count: `(B,)`, at most how many entries to choose.
 
     Returns:
         `(B, P)` bool.
     """
-    order = salience.argsort(dim=1, descending=True, stable=True)[:, :count]
-    chosen = torch.zeros_like(salience, dtype=torch.bool).scatter_(1, order, True)
-    return chosen & (salience > 0)
+    order = salience.argsort(dim=1, descending=True, stable=True)
+    among_first = torch.arange(salience.shape[1], device=salience.device) < count[:, None]
+    return torch.zeros_like(among_first).scatter_(1, order, among_first) & (salience > 0)
 
 
 def _blank(pixel_values: Tensor, dropped: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One photo and a list of names -> a segmentation."""
+"""A photo, or several, and a list of names -> segmentations."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
 from ovss.benchmark import Benchmark, PhotoBatch, of_classes
 from ovss.captions import TEMPLATE
 from ovss.demo import SETTINGS
 from ovss.labelling import Labeller
-from ovss.maps import min_max, upsampling
+from ovss.maps import bounded, enlarge_labels, min_max, shrink_photo, upsampling
+from ovss.pixels import Photo, as_pixels
 from ovss.pnp import PnP
-from ovss.preprocessing import Preprocess, read_photo, with_eight_bits
+from ovss.preprocessing import Preprocess
 from ovss.proposals import AllProposer
 from ovss.salience import SalienceDropout
+from ovss.segmenter import Segmenter
 from ovss.visualization.overlay import (
     display_size,
     distinct_palette,
@@ -32,9 +33,16 @@ from ovss.visualization.overlay import (
     palette_png,
     resize_photo,
 )
-from ovss.vlm.base import VLM
+from ovss.vlm import VLM, load_vlm
 
 log = logging.getLogger(__name__)
+
+MAX_SIDE = 1600
+"""Pixels of a photo's longer side up to which it is labelled at its own size. Overlays are no
+larger either; a photo of 12 megapixels labelled whole takes gigabytes and a minute of a CPU."""
+
+DEMO_NOTE = "demo model: knows drawn scenes only"
+"""What stands below the pictures of the demo's model, which finds its words in any photo."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class Segmentation:
         classes: names; the first is "background" where pixels may belong to no class.
         palette: an RGB colour for each of `classes`.
         rounds: `(rounds, K, g, g)` float32, the class maps of each round of Salience DropOut on
-            the patch grid, for the classes looked for.
+            the patch grid, for the classes looked for; of other methods no round.
+        note: what to know of the result; it stands below the overlay.
     """
 
     photo: np.ndarray
@@ -55,6 +64,7 @@ class Segmentation:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     rounds: np.ndarray
+    note: str = ""
 
     def mask(self, name: str) -> np.ndarray:
         """Where a class is: `(H, W)` bool."""
@@ -69,6 +79,8 @@ class Segmentation:
         """
         if name not in self.searched:
             raise ValueError(f"Expected one of {list(self.searched)}, but got {name!r}.")
+        if not len(self.rounds):
+            raise ValueError("Expected a method with heat maps, such as PnP-OVSS, but got another.")
         maps = torch.from_numpy(self.rounds[:, self.searched.index(name)])
         grid = min_max(maps.sum(0) if number is None else maps[number])
         height, width = self.labels.shape
@@ -93,6 +105,7 @@ class Segmentation:
             names,
             legend,
             missing=[self.classes.index(name) for name in self.searched],
+            note=self.note,
         )
 
     def heatmap_overlay(self, name: str, number: int | None = None) -> Image.Image:
@@ -112,6 +125,7 @@ class Segmentation:
         pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         return {
             "size": list(self.labels.shape),
+            **({"note": self.note} if self.note else {}),
             "classes": [
                 {"label": label, "name": name, "colour": list(colour), "pixels": int(count)}
                 for label, (name, colour, count) in enumerate(
@@ -141,8 +155,18 @@ class Segmentation:
         return data.getvalue()
 
 
+@overload
+def segment(image: Photo, classes: Sequence[str], *args: Any, **kwargs: Any) -> Segmentation: ...
+
+
+@overload
 def segment(
-    image: str | Path | Image.Image | np.ndarray,
+    image: list[Photo] | tuple[Photo, ...], classes: Sequence[str], *args: Any, **kwargs: Any
+) -> list[Segmentation]: ...
+
+
+def segment(
+    image: Photo | list[Photo] | tuple[Photo, ...],
     classes: Sequence[str],
     vlm: VLM | None = None,
     layer: int = 7,
@@ -150,41 +174,59 @@ def segment(
     dropout: SalienceDropout | None = None,
     labeller: Labeller | None = None,
     background: bool = True,
-) -> Segmentation:
-    """Segment one photo.
+    model: str | Path | None = None,
+    max_side: int = MAX_SIDE,
+) -> Segmentation | list[Segmentation]:
+    """Segment one photo, or several, for which a list comes back.
 
     Args:
-        image: a path, a PIL image, or `(H, W, 3)` / `(H, W)` uint8.
+        image: a path, an http or https address, a PIL image, an array `(H, W, 3)` or `(H, W)`, or a
+            tensor `(3, H, W)` or `(H, W)`; arrays and tensors are uint8, or floats in 0..1. Or a
+            list of such.
         classes: names to look for; synonyms of one class are separated by ";".
-        vlm: the frozen model, on the device to use. Default: the demo's, which knows only the
-            words of the demo's scenes, with the demo's settings.
-        layer: cross-attention layer, counted from 0; with `vlm` only.
-        head: head, counted from 0, or "mean"; with `vlm` only.
+        vlm: the frozen model, on the device to use.
+        layer: cross-attention layer, counted from 0; not for the demo's model.
+        head: head, counted from 0, or "mean"; not for the demo's model.
         dropout: Salience DropOut's settings.
         labeller: from class maps to labels.
         background: whether pixels may belong to none of the classes.
+        model: in place of `vlm`: a hub id or a folder, as `ovss.vlm.load_vlm` takes them; the last
+            one is kept for the next call. Default: `demo`, which knows only the words of the
+            demo's scenes, with the demo's settings.
+        max_side: pixels of the longer side beyond which a photo is labelled at that size, and its
+            labels enlarged to the photo's own; beyond 2048 it changes nothing.
 
     Raises:
-        ValueError: no class, a name twice, or an image of another kind.
-        FileNotFoundError: no photo at that path.
+        ValueError: no class, a name twice, an image of another kind, both `vlm` and `model`, or
+            `max_side` below 1.
+        FileNotFoundError: no photo at that path, or no such model.
+        OSError: no photo at that address.
 
     Example:
-        >>> from datamodules.scene_generator import draw_scene
+        >>> from ovss.datamodules.scene_generator import draw_scene
         >>> photo, _ = draw_scene(seed=1)
         >>> segment(photo, ["sun", "tree"]).classes
         ('background', 'sun', 'tree')
     """
     benchmark = own_classes(classes, background)
+    if vlm is not None and model is not None:
+        raise ValueError(
+            f"Expected either `vlm` or `model`, but got both; leave out `model={str(model)!r}`."
+        )
     settings: dict[str, Any] = {"layer": layer, "head": head}
     if vlm is None:
-        vlm, settings = demo_vlm(), demo_settings()
+        name = "demo" if model is None else str(model)
+        vlm = named_vlm(name)
+        settings = demo_settings() if name == "demo" else settings
     if dropout is not None:
         settings["dropout"] = dropout
     if labeller is not None:
         settings["labeller"] = labeller
     segmenter = PnP(vlm, **settings)
     warn_unknown_names(vlm, benchmark)
-    return segment_with(segmenter, as_pixels(image), benchmark)
+    if isinstance(image, (list, tuple)):
+        return [segment_with(segmenter, as_pixels(each), benchmark, max_side) for each in image]
+    return segment_with(segmenter, as_pixels(image), benchmark, max_side)
 
 
 def own_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
@@ -220,64 +262,65 @@ def warn_unknown_names(vlm: VLM, benchmark: Benchmark) -> None:
         words = [w for w, _ in sorted(vlm.tokenizer.get_vocab().items(), key=lambda item: item[1])]
         known = [word for word in words if word.isalpha() and word not in own]
         log.warning(
-            "The demo's model knows only the demo's words: %s. Give another model with --config "
-            "configs/model/<model>.yaml (in Python: `vlm=...`).",
+            "The demo's model knows only the demo's words: %s.",
             ", ".join(known),
         )
+    if vlm.name == "demo":
+        log.info("%s; for photos give --model blip-large (in Python: `vlm=...`)", DEMO_NOTE)
 
 
-def segment_with(segmenter: PnP, photo: np.ndarray, benchmark: Benchmark) -> Segmentation:
-    """Segment `(H, W, 3)` uint8 with a method's settings and all classes of a benchmark."""
-    pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None].to(segmenter.vlm.device)
+def segment_with(
+    segmenter: Segmenter, photo: np.ndarray, benchmark: Benchmark, max_side: int = MAX_SIDE
+) -> Segmentation:
+    """Segment `(H, W, 3)` uint8 with a method's settings and all classes of a benchmark.
+
+    Raises:
+        ValueError: `max_side` below 1.
+    """
+    if max_side < 1:
+        raise ValueError(f"Expected `max_side` to be at least 1, but got {max_side}.")
+    weights = next(segmenter.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    pixels = Preprocess(segmenter.input_spec(benchmark))(photo)[None].to(device)
+    size = (photo.shape[0], photo.shape[1])
+    bound = bounded(size, max_side)
+    whole = torch.from_numpy(photo.transpose(2, 0, 1).copy())
     batch = PhotoBatch(
         ids=["photo"],
-        photos=[torch.from_numpy(photo.transpose(2, 0, 1).copy()).to(pixels.device)],
+        photos=[(whole if bound == size else shrink_photo(whole, bound)).to(device)],
         pixel_values=pixels,
     )
-    proposals = AllProposer()(batch, benchmark, segmenter.vlm)
-    rounds = segmenter.rounds(pixels, benchmark, proposals)
-    (labels,) = segmenter.label(batch, benchmark, proposals, rounds)
+    vlm: Any = getattr(segmenter, "vlm", None)
+    proposals = AllProposer()(batch, benchmark, vlm)
+    if isinstance(segmenter, PnP):
+        rounds = segmenter.rounds(pixels, benchmark, proposals)
+        (labels,) = segmenter.label(batch, benchmark, proposals, rounds)
+        maps = rounds[0].float().cpu().numpy()
+    else:
+        with torch.no_grad():
+            (labels,) = segmenter(batch, benchmark, proposals)
+        maps = np.zeros((0, len(benchmark.searchable), 1, 1), np.float32)
     return Segmentation(
         photo,
-        labels.cpu().numpy().astype(np.uint8),
+        enlarge_labels(labels.cpu().to(torch.uint8), size).numpy(),
         benchmark.classes,
         benchmark.palette,
-        rounds[0].float().cpu().numpy(),
+        maps,
+        DEMO_NOTE if getattr(vlm, "name", None) == "demo" else "",
     )
-
-
-def as_pixels(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """Any kind of image as `(H, W, 3)` uint8 RGB, upright."""
-    if isinstance(image, (str, Path)):
-        return read_photo(image, upright=True)
-    if isinstance(image, Image.Image):
-        return np.asarray(with_eight_bits(image, image.format, "the image").convert("RGB"))
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or not (
-        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
-    ):
-        raise ValueError(
-            "Expected an array of shape (H, W, 3) or (H, W) and type uint8, but got shape "
-            f"{pixels.shape} and type {pixels.dtype}."
-        )
-    squeezed = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    return np.asarray(Image.fromarray(squeezed).convert("RGB"))
 
 
 @lru_cache(maxsize=1)
-def demo_vlm() -> VLM:
-    """The tiny model that ships with the package."""
-    from ovss.vlm import BlipITM
-
-    return BlipITM.from_pretrained("demo")
+def named_vlm(name: str) -> VLM:
+    """`ovss.vlm.load_vlm`, which keeps the last model."""
+    return load_vlm(name)
 
 
 def demo_settings() -> dict[str, Any]:
     """The demo's settings, as `PnP` takes them."""
-    section = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["model"]
     return {
-        "layer": section["layer"],
-        "head": section["head"],
-        "dropout": SalienceDropout(**section["dropout"]),
-        "labeller": Labeller(**section["labeller"]),
+        "layer": SETTINGS["layer"],
+        "head": SETTINGS["head"],
+        "dropout": SalienceDropout(**SETTINGS["dropout"]),
+        "labeller": Labeller(**SETTINGS["labeller"]),
     }

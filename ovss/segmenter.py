@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ovss.batch_size import ON_CPU
+from ovss.batch_size import batch_on_cpu
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer, resolve
@@ -63,6 +63,9 @@ class Segmenter(nn.Module, ABC):
         proposals = {"kind": self.proposer.name, **self.proposer.settings()}
         return {"method": self.method, "proposals": proposals}
 
+    def prepare(self, benchmark: Benchmark) -> None:
+        """Compute once what all photos share, on the device of the run; nothing by default."""
+
     def propose(self, batch: PhotoBatch, benchmark: Benchmark) -> list[Proposal]:
         """The classes to look for in each photo.
 
@@ -80,7 +83,7 @@ class Segmenter(nn.Module, ABC):
 
     def fitting_batch(self, device: torch.device) -> int:
         """How many photos suit a device at once."""
-        return ON_CPU
+        return batch_on_cpu(self)
 
     def stages(self) -> dict[str, nn.Module]:
         """Parts whose time is worth knowing, by name; each a module that is called as one."""

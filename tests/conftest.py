@@ -4,12 +4,16 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 # Nothing may be downloaded; a test that tries fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes is the machine's load.
+hypothesis.settings.register_profile("ovss", deadline=None)
+hypothesis.settings.load_profile("ovss")
 # Tests run side by side: one thread each keeps them from fighting for the cores.
 torch.set_num_threads(int(os.environ.get("OVSS_TEST_THREADS", "1")))
 
@@ -112,12 +116,18 @@ def tiny_blip(tiny_blip_path):
 
 
 @pytest.fixture(scope="session")
+def golden_clip_path():
+    """Outputs recorded from the CLIP-based methods' own code on a tiny random CLIP and DINO."""
+    return GOLDEN.with_name("golden_clip")
+
+
+@pytest.fixture(scope="session")
 def scenes_root(tmp_path_factory):
     """Eight drawn scenes in the VOC layout."""
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=8, workers=0)
+    write_scenes(root, dev=2, val=8)
     return root
 
 

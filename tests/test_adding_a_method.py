@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import RunFolder
 from ovss.cli.main import main
+from ovss.datamodules import Scenes
 from ovss.proposals import Proposal, Proposer
 
 ROOT = Path(__file__).parents[1]
@@ -78,12 +78,22 @@ def test_costly_proposals_are_kept_without_a_vlm(stripes, scenes_root, tmp_path)
     assert proposer.asked == 4  # once beside each folder
 
 
-def test_segment_and_tune_are_for_pnp_ovss(stripes, tmp_path, capsys):
-    for command in (["segment", "photo.jpg", "--classes=cat"], ["tune"]):
+def test_segment_is_for_any_method_and_tune_for_pnp_ovss(stripes, tmp_path, capsys):
+    Image.new("RGB", (6, 2)).save(tmp_path / "photo.png")
+    config, out = f"--config={tmp_path / 'stripes.yaml'}", tmp_path / "out"
+    photo = ["segment", str(tmp_path / "photo.png"), "--classes=cat, dog", config]
+    main([*photo, f"--output={out}"])
+    assert np.asarray(Image.open(out / "photo_labels.png")).tolist() == [[1, 1, 1, 2, 2, 2]] * 2
+    sidecar = json.loads((out / "photo_labels.json").read_text())
+    assert sidecar["settings"]["method"] == "stripes"
+    for command, message in (
+        ([*photo, "--heatmaps=true"], "Expected a method with heat maps"),
+        (["tune", config], "but got stripes.StripesModule; other methods have"),
+    ):
         with pytest.raises(SystemExit) as stop:
-            main([*command, f"--config={tmp_path / 'stripes.yaml'}"])
+            main(command)
         assert stop.value.code == 2
-        assert "but got stripes.StripesModule; other methods have" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_it_is_scored_reported_and_resumed_like_any_other(stripes, scenes_root, tmp_path, capsys):

@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn.functional import interpolate
 
-from datamodules import Scenes
 from ovss.benchmark import of_classes
 from ovss.callbacks import OverlayWriter, ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import SegmentationModule
 from ovss.pnp import LONGEST_SIDE, LabelMaps
@@ -24,7 +24,7 @@ def label(size, labeller):
     maps = torch.tensor([[[4.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 4.0]]])
     generator = torch.Generator().manual_seed(0)
     photo = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
-    return LabelMaps(labeller, "paper")([photo], [maps], [(1, 2)], BENCHMARK)[0], photo, maps
+    return LabelMaps(labeller, "paper")([photo], [maps], [(1, 2)], BENCHMARK, 1)[0], photo, maps
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (40, 4096), (3000, 20)])

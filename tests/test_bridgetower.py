@@ -12,7 +12,7 @@ from transformers import BridgeTowerForContrastiveLearning
 
 from ovss.captions import Caption
 from ovss.salience import SalienceDropout
-from ovss.vlm import BridgeTowerITM
+from ovss.vlm import BridgeTowerITM, load_vlm
 
 pytestmark = pytest.mark.numerical
 
@@ -206,6 +206,9 @@ def test_from_pretrained_reads_statistics_and_resizes_positions(tmp_path):
     expected, _ = reference(model, vlm.tokenizer, photos, CAPTIONS, 0)
     assert_close(vlm.gradcam(photos, CAPTIONS, 0, 1).maps[1].flatten(1), expected[1][1], MAPS)
 
+    named = load_vlm(folder)
+    assert isinstance(named, BridgeTowerITM)
+    assert named.image_size == vlm.image_size
     larger = BridgeTowerITM.from_pretrained(folder, image_size=48)
     assert larger.grid == 6
     photos = pixels(larger)

@@ -151,7 +151,7 @@ def test_unknown_keys_and_values_are_named(arguments, extra, named, capsys):
 def test_errors_are_one_block_without_a_stack_trace(
     arguments, extra, message, code, capsys, monkeypatch
 ):
-    monkeypatch.setattr("datamodules.Scenes.prepare_data", lambda self: None)
+    monkeypatch.setattr("ovss.datamodules.Scenes.prepare_data", lambda self: None)
     with pytest.raises(SystemExit) as stop:
         main(["test", *arguments, "--trainer.accelerator=cpu", *extra])
     printed = capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_the_split_that_will_be_used_is_checked(command, split, arguments, monke
     def check(self):
         raise ValueError(f"checked {self.split}")
 
-    monkeypatch.setattr("datamodules.Scenes.check", check)
+    monkeypatch.setattr("ovss.datamodules.Scenes.check", check)
     with pytest.raises(SystemExit):
         main([command, *arguments])
     assert capsys.readouterr().err == f"error: checked {split}\n"
@@ -192,7 +192,7 @@ def test_the_split_that_will_be_used_is_checked(command, split, arguments, monke
 
 def test_scenes_may_be_missing_as_they_are_drawn(arguments, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("datamodules.scene_generator.write_scenes", drawn.append)
+    monkeypatch.setattr("ovss.datamodules.scene_generator.write_scenes", drawn.append)
     with pytest.raises(SystemExit):
         main(["test", *arguments, f"--data.init_args.root={tmp_path}"])
     assert drawn == [tmp_path]
@@ -206,12 +206,6 @@ def test_help_and_version_need_neither_lightning_nor_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "segment" in done.stdout
-
-
-def test_demo_configuration_is_the_demo_models_own():
-    shipped = yaml.safe_load((ROOT / "ovss" / "demo" / "model.yaml").read_text())
-    demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
-    assert demo["model"] == shipped["model"]
 
 
 def test_scores_name_what_they_depend_on(arguments, tmp_path):

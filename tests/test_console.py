@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
+from ovss.utils.shipped import find_config, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +52,15 @@ def test_what_a_setting_may_be_instead_is_left_out():
         refuse(FileNotFoundError("nothing there"))
     with pytest.raises(ConfigurationError, match="Does not validate"), configuration_at_fault():
         refuse(None)
+    listing = (
+        "Does not validate against any of the Union subtypes\nSubtypes: [...]\nErrors:\n"
+        "  - Expected a <class 'str'>\n  - Expected b:\n      one.\n"
+        "Given value type: <class 'Namespace'>\nGiven value: Namespace(password='secret')"
+    )
+    other = ValueError("Expected a <class 'str'>. Got value: Namespace(password='secret')")
+    with pytest.raises(ConfigurationError) as raised, configuration_at_fault():
+        raise ValueError(listing) from other
+    assert str(raised.value).split() == ["Expected", "b:", "one."]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +79,31 @@ def test_notes_go_to_standard_error_once(capsys):
     assert capsys.readouterr().err == "a note\na note\n"
 
 
-def test_quick_answers_import_no_lightning():
-    code = (
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["configs"], 0),
+        (["prepare", "--help"], 0),
+        (["compare", "--help"], 0),
+        (["reproduce", "--help"], 0),
+        (["tets"], 2),
+        (["test", "--config", "nothing"], 2),
+        (["prepare", "--config", "nothing"], 2),
+    ],
+)
+def test_quick_answers_import_no_lightning(args, code):
+    program = (
         "import sys; from ovss.cli.main import main\n"
-        "main(sys.argv[1:])\n"
-        "assert not {'lightning', 'transformers'} & set(sys.modules)"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'lightning', 'transformers', 'torch'} & set(sys.modules)"
     )
-    for args in (["--help"], ["--version"], ["configs"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout or code
 
 
 def test_help_leaves_out_what_only_training_needs(monkeypatch, capsys):
@@ -99,9 +123,52 @@ def test_only_the_command_line_knows_the_data_modules():
     knowing = {
         path.relative_to(ROOT / "ovss").parent.as_posix()
         for path in (ROOT / "ovss").rglob("*.py")
-        if re.search(r"^\s*(from|import) datamodules", path.read_text(encoding="utf-8"), re.M)
+        if re.search(r"^\s*(from|import) .*\bdatamodules\b", path.read_text(encoding="utf-8"), re.M)
     }
-    assert knowing == {"cli"}
+    assert knowing == {"cli", "."}  # `ovss/datamodules.py` is their name
+
+
+BOTH_NAMES = """
+import ovss.datamodules as ours, datamodules as bare
+from ovss.datamodules.download.archives import Archive
+from datamodules.download.archives import Archive as same
+assert ours is bare and Archive is same and ours.VOC is bare.VOC
+assert ours.VOC.__module__ == "ovss.datamodules.voc"
+"""
+
+
+@pytest.mark.parametrize("bare_first", [False, True])
+def test_data_modules_are_the_same_under_both_names(bare_first):
+    first = "import datamodules.voc\n" if bare_first else ""
+    subprocess.run([sys.executable, "-c", first + BOTH_NAMES], cwd=ROOT, check=True)
+
+
+def test_another_projects_datamodules_hide_nothing(tmp_path):
+    (tmp_path / "datamodules").mkdir()
+    (tmp_path / "datamodules" / "__init__.py").write_text("theirs = True\n")
+    code = (
+        "import datamodules; assert datamodules.theirs\n"
+        "from ovss.datamodules import Scenes; from ovss.datamodules.voc import VOC\n"
+        "from ovss.cli.main import main; main(['prepare', '--config', 'demo', '--check',"
+        " '--data.init_args.root', 'nowhere'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert f"Expected Scenes (drawn, 13 classes) under {tmp_path / 'nowhere'}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_of_the_project_takes_the_bare_name():
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("ovss", "datamodules", "tests", "tools", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^\s*(from|import) datamodules\b", path.read_text(encoding="utf-8"), re.M)
+        and path.name != "test_console.py"
+    ]
+    assert found == ["ovss/datamodules.py"]  # for type checkers
 
 
 def test_help_lists_every_command(capsys):
@@ -111,15 +178,6 @@ def test_help_lists_every_command(capsys):
         assert name in shown
         assert what in shown
     assert set(QUICK) <= set(COMMANDS)
-
-
-def test_configs_lists_every_yaml_with_its_line(capsys):
-    main(["configs"])
-    lines = capsys.readouterr().out.splitlines()
-    shipped = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml"))
-    assert sorted(line.split()[0] for line in lines) == shipped
-    for line in lines:
-        assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
 
 
 def test_compare_says_what_it_wants(capsys):
@@ -158,8 +216,8 @@ def test_a_misspelt_option_is_guessed(monkeypatch, capsys):
     [
         (
             ["test"],
-            "Expected a configuration for `test`, but got none with `data`; give one of "
-            "configs/*.yaml with --config (`train_free_eval.py configs` lists them).",
+            "Expected a configuration for `test`, but got none with `data`; give one with "
+            "--config, such as --config voc21 (`train_free_eval.py configs` lists them).",
             "test --help` lists the options",
         ),
         (["segment"], "Expected `photos`, but got none.", "segment --help` lists the options"),
@@ -318,3 +376,37 @@ def test_other_exits_keep_their_code():
     with pytest.raises(SystemExit) as leaving, reporting_errors([]):
         sys.exit(75)
     assert leaving.value.code == 75
+
+
+def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_configs()
+    assert set(shipped) == {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    for name in ("voc21", "configs/voc21.yaml", "voc21.yaml"):
+        assert find_config(name) == shipped["voc21"]
+    for name in ("bridgetower_base", "model/bridgetower_base"):
+        assert find_config(name) == shipped["model/bridgetower_base"]
+    # One's own file comes first, and what is neither is left for the error that names it.
+    (tmp_path / "voc21").write_text("data: {}\n")
+    assert find_config("voc21") == Path("voc21")
+    assert find_config("nothing") == Path("nothing")
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped)
+    for line in lines:
+        assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
+
+
+def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
+    main(["configs", "--copy", "ade150", str(tmp_path / "own")])
+    copy = tmp_path / "own" / "ade150.yaml"
+    assert capsys.readouterr().out == f"{copy}\n"
+    assert copy.read_bytes() == (ROOT / "configs" / "ade150.yaml").read_bytes()
+    for name, message in (("ade150", "there is one; remove it"), ("ade", "but got 'ade'; `")):
+        with pytest.raises(SystemExit) as end:
+            main(["configs", "--copy", name, str(tmp_path / "own")])
+        assert end.value.code == 2
+        assert re.search(message, capsys.readouterr().err)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from miniatures import COCO_GAPS, COCO_THINGS
+from ovss.datamodules.specs import label_map, split_synonyms
 from pycocotools.coco import COCO
 
-from datamodules import (
+from ovss.datamodules import (
     ADE20K,
     VOC,
     Cityscapes,
@@ -21,7 +22,6 @@ from datamodules import (
     Folder,
     PascalContext,
 )
-from datamodules.specs import label_map, split_synonyms
 from ovss.preprocessing import InputSpec
 
 # pycocotools' compiled code does not know NumPy 2's `copy` keyword yet.

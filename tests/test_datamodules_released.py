@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ovss.datamodules.masks import to_labels
 from PIL import Image
 
-from datamodules import ADE20K, VOC, COCOObject, COCOStuff, PascalContext
-from datamodules.masks import to_labels
+from ovss.datamodules import ADE20K, VOC, COCOObject, COCOStuff, PascalContext
 from ovss.metrics import SegmentationScores, scores_of
 from ovss.preprocessing import InputSpec
 
@@ -49,7 +49,7 @@ def ignoring(labels, classes):
 def test_ground_truth_from_pngs(dataset, image, tmp_path):
     data = released(dataset)
     if dataset == "coco_stuff":
-        from datamodules.coco import stuff_tables
+        from ovss.datamodules.coco import stuff_tables
 
         table = stuff_tables("released")[0]
     else:

@@ -11,8 +11,7 @@ import pytest
 from forker import free_port, until
 from hypothesis import given
 from hypothesis import strategies as st
-
-from datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
+from ovss.datamodules.sampler import PhotoLoader, UnpaddedSampler, unfinished_batches
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = 7
@@ -49,10 +48,10 @@ def test_an_empty_share_needs_batches():
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=PHOTOS, workers=0)
+    write_scenes(root, dev=2, val=PHOTOS)
     return root
 
 

@@ -9,6 +9,7 @@ themselves.
 """
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -16,6 +17,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 import pytest
@@ -30,7 +32,7 @@ PAGES = sorted(
     for page in (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"))
     if page.exists()
 )
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
 class Block(NamedTuple):
@@ -158,6 +160,24 @@ def test_blocks_of(page, folder):
                 raise AssertionError(f"{where}: {shlex.join(words)}") from error
 
 
+def test_the_readmes_lightning_is_a_script_where_nothing_was_drawn(tmp_path):
+    """As people run it: in a file, without `if __name__ == "__main__"`, in an empty folder."""
+    blocks = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    (code,) = [block.code for block in blocks if "import Trainer" in block.code]
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout.split()[-1]) <= 1
+    assert len(list((tmp_path / "data").rglob("val_*.jpg"))) == 400
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_of(page):
     text = page.read_text(encoding="utf-8")
@@ -195,11 +215,63 @@ def test_a_wrong_command_would_be_noticed(line, folder):
         check_command(shlex.split(line))
 
 
-@pytest.mark.parametrize("example", ["notebook.py", "foreign_lightning.py"])
-def test_example(example, folder, capsys):
-    runpy.run_path(str(ROOT / "examples" / example), run_name="__main__")
-    shown = capsys.readouterr().out
-    assert ("IoU 0." if example == "notebook.py" else "mIoU") in shown
+def test_foreign_lightning(folder, capsys):
+    runpy.run_path(str(ROOT / "examples" / "foreign_lightning.py"), run_name="__main__")
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_notebook_runs_from_top_to_bottom(folder, capsys):
+    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in cells] == [[]] * len(cells), "clear the outputs"
+    namespace, shown = {}, []
+    for cell in cells:
+        tree = ast.parse("".join(cell["source"]))
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, "cell", "exec"), namespace)
+        if last is not None:
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+            shown.append(value)
+    # What a notebook draws by itself: the overlay, the evidence, the overlay after one round.
+    pictures = [value._repr_png_() for value in shown if value is not None]
+    assert [data[:4] for data in pictures] == [b"\x89PNG"] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("round")] == [
+        f"round {number}" for number in range(4)
+    ]
+    found = [float(line.split()[-1]) for line in lines if "IoU" in line]
+    assert len(found) == len(namespace["names"])
+    assert min(found) > 0.3
+
+
+def pages_of(nav):
+    """The files that mkdocs.yml's `nav` names, in order."""
+    return [
+        page
+        for entry in nav
+        for value in entry.values()
+        for page in ([value] if isinstance(value, str) else pages_of(value))
+    ]
+
+
+def test_the_site_has_every_page():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    docs = ROOT / "docs"
+    there = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
+    outside = {"index.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+    assert sorted(pages_of(settings["nav"])) == sorted(there | outside)
+
+
+def test_what_the_site_says_of_the_code_is_there():
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    names = [
+        name
+        for page in pages
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.M)
+    ]
+    assert "ovss.segmentation.segment" in names
+    for name in names:
+        assert resolve_name(name).__doc__, name
 
 
 def test_citation_is_whole():

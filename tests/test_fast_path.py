@@ -158,6 +158,8 @@ def test_largest_batch(limit, expected):
 
 def test_batch_size_on_a_cpu(tiny_blip):
     assert fitting_batch(tiny_blip, torch.device("cpu"), 4, 2) == ON_CPU
+    large = torch.nn.Linear(10_000, 10_000, device="meta")
+    assert fitting_batch(large, torch.device("cpu"), 4, 2) == 1
 
 
 @pytest.mark.gpu

@@ -4,15 +4,18 @@ import json
 import pickle
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, CLIPConfig
+from transformers import BertConfig, BlipConfig, CLIPConfig
 
 from ovss.captions import Caption
-from ovss.vlm import BlipITM
-from ovss.vlm.blip import CLIP_STATISTICS
+from ovss.module import PnPOVSS
+from ovss.vlm import BlipITM, load_vlm
+from ovss.vlm.blip import CLIP_STATISTICS, check_published
+from ovss.vlm.loading import REVISIONS, load_checkpoint
 
 CAPTIONS = [Caption.of(["cat", "dog"])]
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -251,3 +254,145 @@ def test_a_hub_id_that_cannot_be_had(name, revision, message):
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as refused:
         BlipITM.from_pretrained(name, revision=revision)
     assert "give a local folder with these files as `name_or_path`" in str(refused.value)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_by_its_name_alone(tiny_blip, tiny_blip_path):
+    for name in ("some/blip", str(tiny_blip_path), tiny_blip_path):
+        vlm = load_vlm(name)
+        assert torch.equal(match_logit(vlm), match_logit(tiny_blip))
+        assert vlm.image_size == 112
+    assert load_vlm("some/blip", "v2").name == "some/blip@v2"
+    module = PnPOVSS("some/blip", layer=4, head=2)
+    assert torch.equal(match_logit(module.segmenter.vlm), match_logit(tiny_blip))
+    assert module.segmenter.settings()["vlm"]["name"] == "some/blip"
+
+
+def test_a_published_size_is_read_at_the_papers(tiny_blip_path, tmp_path):
+    published = BlipITM.from_pretrained(tiny_blip_path, 384)
+    published.model.save_pretrained(tmp_path / "published")
+    published.tokenizer.save_pretrained(tmp_path / "published")
+    assert BlipITM.from_pretrained(tmp_path / "published").image_size == 384
+    assert load_vlm(tmp_path / "published").image_size == 336
+
+
+def test_a_name_that_is_no_model_of_ours(folder):
+    path = folder()
+    edit_config(path, model_type="clip")
+    with pytest.raises(ValueError, match=r"type 'blip' or 'bridgetower', but .* of type 'clip'"):
+        load_vlm(path)
+    for name in ("nowhere", "./nowhere", "no/where"):
+        with pytest.raises(FileNotFoundError, match=r"hub id or a folder with config\.json"):
+            load_vlm(name)
+
+
+def published_config(**sections):
+    """BLIP-ITM large's configuration with some parts changed; nothing is built from it."""
+    text = {"hidden_size": 768, "num_attention_heads": 12, **sections.get("text_config", {})}
+    vision = {"hidden_size": 1024, "num_attention_heads": 16, "layer_norm_eps": 1e-6}
+    return BlipConfig(
+        text_config=text, vision_config={**vision, **sections.get("vision_config", {})}
+    )
+
+
+def test_published_checkpoints_with_wrong_heads_are_refused(caplog):
+    check_published(published_config(), "blip")
+    assert caplog.text == ""
+    message = (
+        r"`text_config.num_attention_heads` .* of blip to be 12 \(768 / 64.*but got 8.*revisio"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_published(published_config(text_config={"num_attention_heads": 8}), "blip")
+    with pytest.raises(ValueError, match=r"`vision_config.num_attention_heads` .* to be 16"):
+        check_published(published_config(vision_config={"num_attention_heads": 12}), "blip")
+    # Of another width there is no original.
+    own = {"hidden_size": 48, "num_attention_heads": 12}
+    check_published(published_config(text_config=own, vision_config={"layer_norm_eps": 1.0}), "own")
+    assert caplog.text == ""
+
+
+def test_another_epsilon_than_the_originals_is_named(caplog):
+    check_published(published_config(vision_config={"layer_norm_eps": 1e-5}), "blip")
+    assert "blip: `vision_config.layer_norm_eps` is 1e-05 where BLIP was trained with 1e-06" in (
+        caplog.text
+    )
+
+
+def test_a_checkpoint_is_checked_when_it_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr("ovss.vlm.blip.PUBLISHED_WIDTH", 48)  # as the tiny one's
+    with pytest.raises(ValueError, match=r"to be 0 \(48 / 64"):
+        BlipITM.from_pretrained(folder())
+
+
+@pytest.mark.parametrize(("given", "asked"), [(None, "pinned"), ("main", "main")])
+def test_known_revisions_are_pinned(monkeypatch, given, asked):
+    revisions = []
+
+    def refuse(name, revision=None, **_):
+        revisions.append(revision)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
+    for name, pinned in REVISIONS.items():
+        assert re.fullmatch("[0-9a-f]{40}", pinned)
+        with pytest.raises(FileNotFoundError, match="no network in tests"):
+            BlipITM.from_pretrained(name, revision=given)
+        assert revisions[-1] == (pinned if asked == "pinned" else asked)
+    with pytest.raises(FileNotFoundError):
+        BlipITM.from_pretrained("someone/else", revision=given)
+    assert revisions[-1] == given
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: edit_config(path, text_config={**text_config(path), "hidden_act": "relu"}),
+        lambda path: rewrite(path / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+        lambda path: swap(path / "tokenizer.json", '"cat"', '"dog"'),
+    ],
+)
+def test_settings_tell_models_of_the_same_weights_apart(folder, change):
+    """Of two folders of one name: what is not in the weights' file decides maps, too."""
+    first, second = (BlipITM.from_pretrained(folder(at=f"{i}/blip")).settings() for i in range(2))
+    assert first == second
+    path = folder(at="2/blip")
+    change(path)
+    assert BlipITM.from_pretrained(path).settings() != first
+
+
+def text_config(path):
+    return json.loads((path / "config.json").read_text())["text_config"]
+
+
+def rewrite(path, **changes):
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def swap(path, one, other):
+    text = path.read_text()
+    assert one in text
+    assert other in text
+    path.write_text(text.replace(one, "~").replace(other, one).replace("~", other))
+
+
+def test_a_pinned_revision_is_that_of_every_part(monkeypatch):
+    asked = []
+
+    def answer(what, result):
+        def load(name, revision=None, **_):
+            asked.append((what, revision))
+            return result
+
+        return load
+
+    config = BlipConfig()
+    model = SimpleNamespace(eval=lambda: model, requires_grad_=lambda on: model)
+    loaded = (model, {"missing_keys": []})
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", answer("config", config))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", answer("tokens", [1, 2]))
+    architecture = SimpleNamespace(__name__="Blip", from_pretrained=answer("weights", loaded))
+    name = "Salesforce/blip-itm-large-flickr"
+    with pytest.raises(AttributeError):  # the list is no tokenizer
+        load_checkpoint({"blip": architecture}, name, None)
+    assert asked == [(part, REVISIONS[name]) for part in ("config", "weights", "tokens")]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.pnp import PnP
@@ -214,18 +215,81 @@ def test_a_benchmark_is_asked_for(tiny_blip):
         _ = PnPOVSS(tiny_blip, **FAST).benchmark
 
 
+BENCHMARK = of_classes(["cat", "dog", "person"])
+
+
+def loader_of(batch):
+    """A loader of one's own with one batch."""
+    return DataLoader([batch], batch_size=None, collate_fn=lambda batch: batch)
+
+
+def own_batch(vlm, present=None):
+    """Two photos of a loader of one's own, with classes 1 and 3 in the second's mask."""
+    batch = batch_of(vlm, ((20, 30), (10, 12)), present)
+    second = torch.tensor([0, 1, 3, 255], dtype=torch.uint8).repeat(10, 3)
+    return batch._replace(masks=[torch.zeros(20, 30, dtype=torch.uint8), second])
+
+
+def test_what_is_present_is_read_off_the_masks(tmp_path, tiny_blip):
+    """Of photos whose batches do not say it; before, they were left out of the scores."""
+    results = []
+    for present in (None, [(), (1, 3)]):
+        torch.manual_seed(0)
+        recorder = Recorder()
+        module = PnPOVSS(tiny_blip, **FAST, benchmark=BENCHMARK)
+        (logged,) = trainer(tmp_path, callbacks=[recorder]).test(
+            module, dataloaders=loader_of(own_batch(tiny_blip, present)), verbose=False
+        )
+        assert [p.proposal.labels for p in recorder.predictions.values()] == [(), (1, 3)]
+        assert int(module.results["photos"]) == 2
+        results.append(logged)
+    assert results[0] == results[1]
+    assert results[0]["mIoU"] > 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        (
+            {"image": torch.zeros(1, 3, 4, 4), "mask": torch.zeros(1, 4, 4)},
+            "a dict of 'image', 'mask'",
+        ),
+        ([torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4)], "a list of Tensor, Tensor"),
+        (torch.zeros(1, 3, 4, 4), "Tensor;"),
+    ],
+)
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_batches_of_another_form_are_refused(tmp_path, tiny_blip, batch, kind, command):
+    module = PnPOVSS(tiny_blip, **FAST, benchmark=BENCHMARK)
+    with pytest.raises(ValueError, match=f"PhotoBatch, but got {kind}.*from_dataset"):
+        getattr(trainer(tmp_path), command)(module, dataloaders=loader_of(batch))
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_several_loaders_are_refused(tmp_path, tiny_blip, command):
+    module = PnPOVSS(tiny_blip, **FAST, benchmark=BENCHMARK)
+    loaders = [loader_of(own_batch(tiny_blip)) for _ in range(2)]
+    with pytest.raises(ValueError, match="one loader, but got 2"):
+        getattr(trainer(tmp_path), command)(module, dataloaders=loaders)
+    assert module.results is None
+
+
 def test_classes_that_share_a_name_share_its_map(tiny_blip):
     """The released code calls ADE20K's "screen" and "screen door" the same."""
+    names = ((), ("screen",), ("person",), ("screen",))
     benchmark = replace(
-        of_classes(["screen door", "person", "screen"]),
-        released_prompts=((), ("screen",), ("person",), ("screen",)),
+        of_classes(["screen door", "person", "screen"]), prompts=names, released_prompts=names
     )
-    model = PnPOVSS(tiny_blip, **FAST, variant="released", proposals="all", benchmark=benchmark)
     pixels, proposals = batch_of(tiny_blip).pixel_values, [Proposal((1, 2, 3), (1.0,) * 3)]
-    (maps,) = model.segmenter.rounds(pixels, benchmark, proposals)
-    assert maps.shape[1] == 3
-    assert torch.equal(maps[:, 0], maps[:, 2])
-    assert not torch.equal(maps[:, 0], maps[:, 1])
+    found = {}
+    for variant in ("paper", "released"):
+        model = PnPOVSS(tiny_blip, **FAST, variant=variant, proposals="all", benchmark=benchmark)
+        (found[variant],) = model.segmenter.rounds(pixels, benchmark, proposals)
+        assert found[variant].shape[1] == 3
+        assert not torch.equal(found[variant][:, 0], found[variant][:, 1])
+    assert torch.equal(found["paper"][:, 0], found["paper"][:, 2])
+    # There it stands in the caption twice.
+    assert not torch.equal(found["released"][:, 0], found["released"][:, 2])
 
 
 def test_proposals_are_kept_for_runs_beside(tmp_path, tiny_blip, scenes_root, monkeypatch):

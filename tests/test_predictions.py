@@ -11,9 +11,9 @@ from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 from pycocotools import mask as rle
 
-from datamodules import Scenes
 from ovss.callbacks import CocoWriter, OverlayWriter, ReportWriter, ResultsWriter, RunFolder
 from ovss.callbacks.overlays import overlay_of
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.salience import SalienceDropout

@@ -13,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import miniatures
 import pytest
+from ovss.datamodules.download.extract import extract
+from ovss.datamodules.download.http import DownloadError, download
+from ovss.datamodules.prepare import prepare
 from PIL import Image
 from rich.console import Console
 
-from datamodules import (
+from ovss.datamodules import (
     ADE20K,
     VOC,
     Cityscapes,
@@ -27,9 +30,6 @@ from datamodules import (
     PascalContext,
     Scenes,
 )
-from datamodules.download.extract import extract
-from datamodules.download.http import DownloadError, download
-from datamodules.prepare import prepare
 
 # pycocotools' compiled code does not know NumPy 2's `copy` keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -394,7 +394,7 @@ def test_a_length_that_is_none_is_said(length, server, tmp_path):
 
 
 def test_no_more_than_the_size_is_received(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("datamodules.download.http.BLOCK", 100)
+    monkeypatch.setattr("ovss.datamodules.download.http.BLOCK", 100)
     server.headers = {"Content-Length": None}
     said = []
     with pytest.raises(DownloadError, match="to have 1000 bytes, but got 1100"):

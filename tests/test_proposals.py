@@ -31,8 +31,10 @@ class Weights(nn.Module):
 
     def __init__(self, value: float = 0.0) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.full((3,), value))
-        self.name, self.image_size = "weights", 4
+        self.matrix = nn.Parameter(torch.full((3, 2), value))
+
+    def settings(self) -> dict[str, object]:
+        return {"name": "weights", "image_size": 4}
 
 
 class Counting(Proposer):
@@ -206,8 +208,6 @@ def line_of(**changes):
         {"labels": [0]},  # background is not looked for
         {"labels": [77]},
         {"labels": [-1]},
-        {"labels": [1, 1], "scores": [0.5, 0.5]},
-        {"labels": [2, 1], "scores": [0.5, 0.5]},
         {"labels": [1, 2]},
         {"labels": "1"},
         {"labels": [True]},
@@ -231,6 +231,18 @@ def test_cache_asks_anew_where_an_answer_cannot_be(tmp_path, caplog, changes):
     assert CachedProposer(again, tmp_path)(photos(0), BENCHMARK, Weights()) == expected
     assert again.asked == ["photo0"]
     assert f"1 line of {own} cannot be trusted" in caplog.text
+
+
+def test_cache_writes_through_no_link(tmp_path):
+    CachedProposer(Counting(), tmp_path)(photos(0), BENCHMARK, Weights())
+    (own,) = tmp_path.iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    own.unlink()
+    own.symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=f"Expected {own} not to be a link"):
+        CachedProposer(Counting(), tmp_path)(photos(0), BENCHMARK, Weights())
+    assert elsewhere.read_text() == "mine"
 
 
 def test_cache_takes_only_lines_as_they_were_written_and_says_so_once_a_file(tmp_path, caplog):

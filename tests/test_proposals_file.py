@@ -43,6 +43,10 @@ def write(folder, content):
         ("[13: 'horse', 15: 'person'], [horse: 95%, person: 90%]", [(13, 95), (15, 90)]),
         ("[59: pizza], [probability of class1 in percentage: 95]", [(59, 95)]),
         ("[1: a, 2: b], [80]", [(1, 80)]),
+        ("[0: None], [100]", [(0, 100)]),
+        ("[23: bear, 124: grass], [95% bear, 70% grass]", [(23, 95), (124, 70)]),
+        ("[1: a, 2: b], [95% probability of a, 80% probability of class2]", [(1, 95), (2, 80)]),
+        ("[21: cow, 124: grass, 169: tree], [95% 60%, 50%]", [(21, 95), (124, 50)]),
         ("[1: a], [80, 90]", [(1, 80)]),
         ("", []),
         (" \n", []),
@@ -73,17 +77,43 @@ def test_strictly_above_the_threshold_and_by_stem(tmp_path):
     )
     ids = ["2007_000033.jpg", "2007_000042", "2007_000061"]
     with_background = of_classes(VOC)
-    expected = [Proposal((1, 15), (1.0, 0.71)), Proposal((), ()), Proposal((), ())]
+    expected = [Proposal((15, 1), (0.71, 1.0)), Proposal((), ()), Proposal((), ())]
     assert propose(path, ids, with_background) == expected
     first = Proposal((1,), (0.0,))
     assert propose(path, ids, with_background, fallback="first") == [expected[0], first, first]
     # Without a background label the same positions are one label lower.
     plain = of_classes(VOC, background=False)
     assert propose(path, ids, plain, fallback="first")[:2] == [
-        Proposal((0, 14), (1.0, 0.71)),
+        Proposal((14, 0), (0.71, 1.0)),
         Proposal((0,), (0.0,)),
     ]
     assert propose(path, ids[1:2], with_background, threshold=69) == [Proposal((19,), (0.7,))]
+
+
+def test_odd_answers_are_read_as_far_as_they_can_be_and_counted(tmp_path):
+    answers = {
+        "none": "[0: None], [100]",
+        "words": "[3: 'bird', 1: 'aeroplane'], [95% probability of bird, 80% of aeroplane]",
+        "short": "[3: 'bird', 1: 'aeroplane'], [95%]",
+        "long": "[3: 'bird'], [95%, 90%]",
+        "twice": "[3: 'bird', 1: 'aeroplane', 3: 'bird'], [95%, 90%, 80%]",
+        "before": "[3: 'bird'], [bird: 95%]",
+        "plain": "[3: 'bird'], [70%]",
+    }
+    found = [(), (3, 1), (3,), (3,), (3, 1, 3), (3,), ()]
+    proposer = FileProposer(write(tmp_path, answers))
+    batch = PhotoBatch(list(answers), [torch.zeros(3, 2, 2)] * 7, torch.zeros(7, 3, 2, 2))
+    benchmark = of_classes(VOC)
+    assert [each.labels for each in proposer(batch, benchmark, None)] == found
+    (remark,) = proposer.remarks()
+    assert remark.startswith("answers.json: 4 of 7 answers are of an odd form")
+    assert remark.endswith("the first is none's.")
+    # What the released code falls back to when nothing is left.
+    first = FileProposer(proposer.path, fallback="first")
+    labels = [each.labels for each in first(batch, benchmark, None)]
+    assert labels == [own or (1,) for own in found]
+    plain = {"plain": answers["plain"], "listed": ["bird"], "blank": ""}
+    assert FileProposer(write(tmp_path, plain)).remarks() == []
 
 
 @pytest.mark.parametrize(("count", "background"), [(80, True), (171, False)])
@@ -116,7 +146,7 @@ def test_lists_of_names(tmp_path):
     benchmark = of_classes(["cat", "dog; puppy", "potted plant"])
     path = write(tmp_path, {"a": ["Potted  Plant", "puppy"], "b": []})
     assert propose(path, ["a.png", "b"], benchmark) == [
-        Proposal((2, 3), (1.0, 1.0)),
+        Proposal((3, 2), (1.0, 1.0)),
         Proposal((), ()),
     ]
 

@@ -1,6 +1,8 @@
 """The report, `compare` and the files they read."""
 
+import base64
 import csv
+import io
 import json
 import os
 import re
@@ -217,11 +219,12 @@ def check_hostile(html, named):
     assert {tag for tag, _ in checked.tags} <= {
         "html", "head", "meta", "title", "link", "style", "body", "main", "section", "h1", "h2",
         "h3", "p", "br", "div", "span", "b", "i", "table", "thead", "tbody", "tr", "th", "td",
-        "wbr", "figure", "figcaption", "img", "small", "pre",
+        "wbr", "figure", "figcaption", "img", "small", "pre", "dl", "dt", "dd", "caption",
+        "details", "summary",
     }  # fmt: skip
     assert {name for _, attributes in checked.tags for name in attributes} <= {
         "lang", "charset", "name", "content", "http-equiv", "rel", "href", "class", "style",
-        "alt", "src",
+        "alt", "src", "scope",
     }  # fmt: skip
     words = "".join(checked.text)
     for name in named:
@@ -250,7 +253,9 @@ def test_compare_escapes_hostile_names(tmp_path, shown):
     named += [f"{title} {HOSTILE % '_'}" for title in ("one", "four")]
     checked = check_hostile(_page(rows, Hostile(3) if shown else None, 10), named)
     pictured = {attributes["alt"] for tag, attributes in checked.tags if tag == "img"}
-    assert pictured == ({"photo", "ground truth", *named[-2:]} if shown else set())
+    kinds = ("photo", "ground truth", *named[-2:]) if shown else ()
+    photos = [f"photo{number} {HOSTILE % '/'}" for number in range(3)]
+    assert pictured == {f"{photo}: {kind}" for photo in photos for kind in kinds}
 
 
 def test_sections_with_nothing_to_say_are_left_out(tmp_path):
@@ -304,23 +309,27 @@ def test_parts_of_a_page_escape_what_they_show():
     template = TEMPLATES.from_string(
         """
         {% extends "base.html" %}
-        {% from "macros.html" import bars, facts, gallery, matrix, table %}
+        {% from "macros.html" import bars, facts, gallery, matrix, settings, table %}
         {% block title %}{{ evil }}{% endblock %}
         {% block content %}
-        {{ table([evil, "n"], [[evil, 1]], numbers=1) }}
+        {{ table(evil, [evil, "n"], [[evil, 1]], numbers=1) }}
         {{ bars([(evil, 0.25, "25"), ("other", -0.5, "-50")]) }}
-        {{ matrix([evil], [[0.5]]) }}
+        {{ matrix(evil, [evil], [[0.5]]) }}
         {{ facts([(evil, evil)]) }}
-        {{ gallery([{"pictures": [(evil, evil)], "caption": evil, "legend": [(evil, [evil])]}]) }}
+        {{ settings([(evil, evil)]) }}
+        {{ gallery([{"photo": evil, "pictures": [(evil, evil)], "caption": evil,
+            "legend": [(evil, [evil])]}]) }}
         {% endblock %}
         """
     )
     checked = Checker(template.render(evil=evil))
     assert not [tag for tag, _ in checked.tags if tag == "script"]
-    # title, heading, two cells, bar, matrix twice, fact and its value, picture, caption, legend
-    assert checked.text.count(evil) == 12
+    # title, heading, table's caption and two cells, bar, matrix' caption and twice in it, fact and
+    # setting with their values, picture, caption, legend
+    assert checked.text.count(evil) == 16
     attributes = [value for _, found in checked.tags for value in found.values()]
-    assert attributes.count(evil) == 2  # alt and src
+    assert attributes.count(evil) == 1  # src
+    assert attributes.count(f"{evil}: {evil}") == 1  # alt
     assert f"background:rgb({evil})" in attributes
 
 
@@ -345,8 +354,8 @@ def test_per_class_table_starts_no_formula(tmp_path):
 
 
 def test_long_names_in_tables_break_after_underscores():
-    html = MACROS.table(["a_<b>"], [["__c"], [1]], numbers=0)
-    assert "<th>a_<wbr>&lt;b&gt;</th>" in html
+    html = MACROS.table("", ["a_<b>"], [["__c"], [1]], numbers=0)
+    assert '<th scope="col">a_<wbr>&lt;b&gt;</th>' in html
     assert "<td>_<wbr>_<wbr>c</td>" in html
     assert "<td>1</td>" in html
 
@@ -371,9 +380,14 @@ def test_bars_have_the_lengths_of_their_values():
     assert drawn(("a", 0.5, ""), ("b", -0.5, "")) == [("50.00", "25.00"), ("25.00", "25.00")]
 
 
-def test_pictures_in_a_page_are_small():
+def test_pictures_in_a_page_are_whole_up_to_640_pixels_and_small():
     noise = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8)
-    assert len(data_uri(Image.fromarray(noise))) < 120_000  # the worst that a JPEG can meet
+    uri = data_uri(Image.fromarray(noise))
+    assert len(uri) < 400_000  # the worst that a compression can meet
+    for size, shown in (((3000, 2000), (640, 427)), ((500, 375), (500, 375))):
+        uri = data_uri(Image.fromarray(noise[: size[1], : size[0]]))
+        data = base64.b64decode(uri.removeprefix("data:image/webp;base64,"))
+        assert Image.open(io.BytesIO(data)).size == shown
 
 
 def test_report_shows_everything(run_folder):
@@ -390,13 +404,19 @@ def test_report_shows_everything(run_folder):
     assert "photo8: mIoU " + percent((1 + 4 / 20 + 20 / 36) / 3) in words
     tags = [tag for tag, _ in checked.tags]
     assert "script" not in tags
-    assert tags.count("img") == 9 * 3
+    # Each picture says whose it is, is in the page once, and opens.
+    alts = [attributes["alt"] for tag, attributes in checked.tags if tag == "img"]
+    assert len(alts) == len(set(alts)) == tags.count("summary") == 9 * 3
+    assert {"photo8: photo", "photo8: ground truth", "photo8: prediction"} < set(alts)
+    assert tags.count("caption") == tags.count("table") == 2
+    scopes = [attributes.get("scope") for tag, attributes in checked.tags if tag == "th"]
+    assert scopes == ["col"] * 4 + ["col"] * 3 + ["row"] * 3
     # nothing from outside
     for tag, attributes in checked.tags:
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
     assert "url(" not in html
-    assert len(html) < 600_000  # of noise, which JPEG packs worst
+    assert len(html) < 1_200_000  # of noise, which packs worst
     assert "everything else" in words
     # 10 s: each is shown once, that of a stage in another one there.
     times = [float(seconds) for seconds in re.findall(r"([\d.]+) s\b", words)]
@@ -449,8 +469,8 @@ def test_a_score_of_a_part_says_so(tmp_path):
     folder = write_run(tmp_path / "part", [1], expected_photos=1449)
     assert headline(read_run(folder).scores).endswith("1 of 1449 photos")
     html = write_report(read_run(folder), BENCHMARK, Drawn()).read_text()
-    assert "<span>scored</span><b>1 of 1449 photos</b>" in html
-    assert "<span>vlm.image size</span><b>32</b>" in html
+    assert "<dt>scored</dt><dd>1 of 1449 photos</dd>" in html
+    assert "<dt>vlm.image size</dt><dd>32</dd>" in html
     assert "(1 photos)" not in html
     whole = write_run(tmp_path / "whole", [1, 2], expected_photos=2)
     assert headline(read_run(whole).scores).endswith("| 2 photos")
@@ -526,7 +546,7 @@ def test_compare_command_needs_no_model(two_runs, tmp_path, capsys):
 
 
 def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_root):
-    from datamodules import Scenes
+    from ovss.datamodules import Scenes
     from ovss.preprocessing import InputSpec
 
     data = Scenes(scenes_root, limit=3, spec=InputSpec(16, (0, 0, 0), (1, 1, 1)))
@@ -551,7 +571,7 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
         content = {"benchmark": "scenes", "protocol": "standard", "settings": {}}
         content["classes"] = [{"name": name} for name in benchmark.classes]
         (folder / "scores.json").write_text(json.dumps(content))
-        section = {"class_path": "datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
+        section = {"class_path": "ovss.datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
         (folder / "config.yaml").write_text(json.dumps({"data": section}))
     output = tmp_path / "page.html"
     runs = [str(tmp_path / "a"), str(tmp_path / "b")]
@@ -565,21 +585,28 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
     """Only this project's own data modules are made from the `config.yaml` of a run folder."""
     called = tmp_path / "called"
     touch = {"class_path": "os.system", "init_args": {"command": f"touch {called}"}}
-    own = "datamodules.Scenes"
+    ours = "ovss.datamodules"
+    own = f"{ours}.Scenes"
     monkeypatch.setitem(sys.modules, "evil", SimpleNamespace(Scenes=lambda **_: called.touch()))
     os.mkfifo(tmp_path / "pipe")
     for section in (
         touch,
         {"class_path": "pathlib.Path.touch", "init_args": {"self": str(called)}},
-        {"class_path": "datamodules.prepare.prepare", "init_args": {"datamodule": str(called)}},
-        {"class_path": "datamodules.os.system", "init_args": {"command": f"touch {called}"}},
+        {
+            "class_path": f"{ours}.prepare.prepare",
+            "init_args": {"datamodule": str(called)},
+        },
+        {"class_path": "ovss.datamodules.os.system", "init_args": {"command": f"touch {called}"}},
         {"class_path": ["os.system"]},
         {"class_path": "evil.Scenes"},
-        {"class_path": "datamodules.evil.Scenes"},
-        {"class_path": "datamodules..Scenes"},
-        {"class_path": "datamodules.__class__"},
-        {"class_path": "datamodules.DatasetNotFoundError", "init_args": dict.fromkeys("nrt", "")},
-        {"class_path": "datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
+        {"class_path": "ovss.datamodules.evil.Scenes"},
+        {"class_path": "ovss.datamodules..Scenes"},
+        {"class_path": "ovss.datamodules.__class__"},
+        {
+            "class_path": "ovss.datamodules.DatasetNotFoundError",
+            "init_args": dict.fromkeys("nrt", ""),
+        },
+        {"class_path": "ovss.datamodules.BenchmarkDataModule", "init_args": {"root": "."}},
         {"class_path": own, "init_args": {"root": str(tmp_path / "new")}},  # draws nothing
         {"class_path": own, "init_args": {"root": touch}},
         {"class_path": own, "init_args": {"root": ".", "spec": touch}},
@@ -587,7 +614,10 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
         {"class_path": own, "init_args": {"__class__": touch, "self": "."}},
         {"class_path": own, "init_args": [touch]},
         {"class_path": own, "init_args": {"root": ".", "prompts": str(tmp_path / "pipe")}},
-        {"class_path": "datamodules.Folder", "init_args": {"root": ".", "classes": "/dev/zero"}},
+        {
+            "class_path": "ovss.datamodules.Folder",
+            "init_args": {"root": ".", "classes": "/dev/zero"},
+        },
         [touch],
         None,
     ):
@@ -618,7 +648,7 @@ def test_a_run_folder_starts_nothing(two_runs, tmp_path, capsys, monkeypatch):
             f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(20)
         ),
         "[" * 100_000,
-        "data: {class_path: datamodules.Scenes, class_path: datamodules.VOC}",
+        "data: {class_path: ovss.datamodules.Scenes, class_path: ovss.datamodules.VOC}",
     ],
 )
 def test_a_hostile_configuration_costs_compare_its_photos_alone(two_runs, tmp_path, content):
@@ -638,7 +668,7 @@ def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):
     full = 50 if (change < 0).any() else 100
     expected = full * np.abs(np.sort(change)[::-1]) / np.abs(change).max()
     np.testing.assert_allclose(widths, expected, atol=0.006)
-    assert html.count("<th>dropout.rounds</th>") == 1
+    assert html.count('<th scope="col">dropout.rounds</th>') == 1
     assert re.search(r"figure small \{[^}]*overflow-wrap: anywhere", html)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import ovss.datamodules.dataset
 import pytest
 import torch
 from forker import until
@@ -18,10 +19,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, PngImagePlugin
 from test_security import Payload
 
-import datamodules.dataset
-from datamodules import Scenes
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
 from ovss.preprocessing import read_photo
@@ -481,7 +481,7 @@ def test_a_killed_loader_process_ends_the_run(go, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return read_photo(path, upright)
 
-    monkeypatch.setattr(datamodules.dataset, "read_photo", die)
+    monkeypatch.setattr(ovss.datamodules.dataset, "read_photo", die)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* (killed|exited)"):
         go(workers=1)
     monkeypatch.undo()

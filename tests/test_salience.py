@@ -1,5 +1,6 @@
 """Salience DropOut against plain loops, on a made-up model whose maps are small integers."""
 
+import math
 import re
 
 import numpy as np
@@ -30,10 +31,9 @@ class TableVLM:
     blank patches have values like all others.
     """
 
-    grid = GRID
-
     def __init__(self, table):
         self.table = torch.as_tensor(table, dtype=torch.float32)
+        self.grid = math.isqrt(self.table.shape[1])
         self.seen = []
 
     def check_choice(self, layer, head):
@@ -60,11 +60,11 @@ class TableVLM:
         assert (layer, head) == self.choice
         rows = self.table[tokens.input_ids[:, 1:]] * tokens.attention_mask[:, 1:, None]
         rolled = [row.roll(int(blank), -1) for row, blank in zip(rows, features, strict=True)]
-        maps = torch.stack(rolled).unflatten(-1, (GRID, GRID))
+        maps = torch.stack(rolled).unflatten(-1, (self.grid, self.grid))
         return GradCAM(maps if gradient else maps + 1, features.float())
 
 
-def plain_rounds(table, captions, rounds, count, variant):
+def plain_rounds(table, captions, rounds, patches, variant):
     """Class maps `(rounds, K, P)` and the blank patches of each round, with loops."""
     dropped, maps, blanks = [], [], []
     for _ in range(rounds):
@@ -83,6 +83,8 @@ def plain_rounds(table, captions, rounds, count, variant):
         maps.append(classes)
         blanks.append(sorted(dropped))
         order = sorted(range(PATCHES), key=lambda p: (-salience[p], p))
+        remain = PATCHES - len(dropped)
+        count = patches if isinstance(patches, int) else max(1, math.floor(patches * remain))
         dropped = dropped + [p for p in order if salience[p] > 0][:count]
     return np.array(maps), blanks
 
@@ -104,12 +106,11 @@ CAPTIONS = st.sampled_from(
     TABLES,
     CAPTIONS,
     st.integers(1, 5),
-    st.sampled_from([(1, 1), (2, 2), (4, 4), (9, 9), (50, 9), (0.3, 3), (0.5, 4), (0.01, 1)]),
+    st.sampled_from([1, 2, 4, 9, 50, 0.3, 0.5, 0.01]),
     st.sampled_from(["paper", "released"]),
 )
 def test_equals_plain_loops(table, captions, rounds, patches, variant):
-    patches, count = patches
-    expected, blanks = plain_rounds(table, captions, rounds, count, variant)
+    expected, blanks = plain_rounds(table, captions, rounds, patches, variant)
     vlm = TableVLM(table)
     dropout = SalienceDropout(rounds, patches, variant)
     seen = dropout.gradcam_rounds(vlm, PHOTOS, [captions], 4, 2)
@@ -119,24 +120,70 @@ def test_equals_plain_loops(table, captions, rounds, patches, variant):
         assert vlm.seen[number][0].nonzero()[:, 0].tolist() == blank  # of the model, too
         # The made-up match logit counts the blank patches.
         assert seen.match_logit[0][number].tolist() == [len(blank)] * len(captions)
-    total = expected.sum(0) + (expected[0] if variant == "released" else 0)
+    total = expected.sum(0) + (expected[0] if variant == "released" and rounds > 1 else 0)
     (maps,) = class_maps(dropout, TableVLM(table), PHOTOS, [captions], 4, 2)
     np.testing.assert_array_equal(maps.flatten(1).numpy(), total)
 
 
+@pytest.mark.parametrize(
+    ("settings", "gone"),
+    [
+        ({}, [0, 220, 330, 385]),  # the paper's halving
+        ({"variant": "released"}, [0, 10, 20, 30]),
+        ({"patches": 10}, [0, 10, 20, 30]),
+        ({"patches": 0.25}, [0, 110, 192, 254]),
+        ({"variant": "released", "patches": 0.5}, [0, 220, 330, 385]),
+    ],
+)
+def test_patches_gone_before_each_round(settings, gone):
+    table = np.ones((len(WORDS), 441))
+    photo = torch.ones(1, 3, 21 * SIDE, 21 * SIDE)
+    dropout = SalienceDropout(**settings)
+    rounds = dropout.gradcam_rounds(TableVLM(table), photo, [Caption.of(["cat"], "a {}")], 4, 2)
+    assert rounds.dropped.sum((1, 2, 3)).tolist() == gone
+    patches = settings.get("patches", 10 if settings else 0.5)
+    assert dropout.settings()["patches"] == patches  # the score says which, default or not
+
+
+@given(st.integers(1, 99), st.integers(1, 30))
+@example(42, 12)
+@example(52, 15)
+@example(13, 30)
+def test_a_share_is_rounded_down_in_whole_numbers(percent, side):
+    dropout = SalienceDropout(rounds=2, patches=percent / 100)
+    table = np.ones((len(WORDS), side * side))
+    photo = torch.ones(1, 3, side * SIDE, side * SIDE)
+    rounds = dropout.gradcam_rounds(TableVLM(table), photo, [Caption.of(["cat"], "a {}")], 4, 2)
+    assert int(rounds.dropped[1].sum()) == max(1, percent * side * side // 100)
+
+
+def test_a_share_is_of_what_remains_in_each_photo():
+    # "dog" is salient at two patches alone, so half of nine are never gone there.
+    table = np.zeros((len(WORDS), PATCHES))
+    table[WORDS.index("cat")], table[WORDS.index("dog")] = 1, np.arange(PATCHES) < 2
+    captions = [Caption.of([name], "a {}") for name in ("cat", "dog")]
+    dropout = SalienceDropout(rounds=3)
+    rounds = dropout.gradcam_rounds(TableVLM(table), PHOTOS.repeat(2, 1, 1, 1), captions, 4, 2)
+    assert rounds.dropped[1:].sum((2, 3)).tolist() == [[4, 2], [6, 4]]
+
+
 def test_ties_go_to_the_lower_index_and_zeros_stay():
     salience = torch.tensor([[1.0, 2.0, 1.0, 0.0, 1.0], [0.0, 0.0, 3.0, 0.0, 0.0]])
-    assert most_salient(salience, 3).tolist() == [
+    assert most_salient(salience, torch.tensor([3, 3])).tolist() == [
         [True, True, True, False, False],
         [False, False, True, False, False],
     ]
-    assert most_salient(salience, 99).tolist() == (salience > 0).tolist()
+    assert most_salient(salience, torch.tensor([1, 99])).tolist() == [
+        [False, True, False, False, False],
+        [False, False, True, False, False],
+    ]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60))
 @example([1] * 49, 10)  # all equal: the first ten
 def test_most_salient_is_a_stable_sort(values, count):
-    chosen = most_salient(torch.tensor([values], dtype=torch.float32), count)[0]
+    salience = torch.tensor([values], dtype=torch.float32)
+    chosen = most_salient(salience, torch.tensor([count]))[0]
     order = sorted(range(len(values)), key=lambda i: (-values[i], i))[:count]
     assert chosen.nonzero()[:, 0].tolist() == sorted(i for i in order if values[i] > 0)
 
@@ -203,13 +250,17 @@ def margins(vlm, captions, rounds, dropout):
         counts = [len(group) for group in groups]
         weights += [*counts[:-1], 1 if dropout.variant == "released" else counts[-1]]
     salience = (rounds.maps[0] * torch.tensor(weights).view(-1, 1, 1)).sum(1)
-    return [margin_of(each, dropout.patches) for each in salience[:-1]]
+    remain = (~rounds.dropped[:-1, 0]).sum((1, 2)).tolist()
+    share = dropout.patches
+    counts = [share if share >= 1 else max(1, int(share * count)) for count in remain]
+    return [margin_of(each, k) for each, k in zip(salience[:-1], counts, strict=True)]
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("relevance", ["gradcam", "attention"])
 def test_a_batch_equals_single_photos(tiny_blip, pixels, variant, relevance):
-    dropout = SalienceDropout(rounds=3, patches=5, variant=variant, relevance=relevance)
+    patches = 0.1 if variant == "paper" else 5  # where half is, rounding would choose
+    dropout = SalienceDropout(3, patches, variant, relevance)
     together = dropout.gradcam_rounds(tiny_blip, pixels, MIXED, 4, 2)
     assert [maps.shape[1] for maps in together.maps] == [2, 0, 5, 1]
     assert [logits.shape for logits in together.match_logit] == [(3, 1), (3, 0), (3, 2), (3, 1)]
@@ -220,7 +271,8 @@ def test_a_batch_equals_single_photos(tiny_blip, pixels, variant, relevance):
         assert_close(together.maps[photo], alone.maps[0], MAPS)
         assert_close(together.match_logit[photo], alone.match_logit[0], LOGITS)
     sizes = together.dropped.flatten(2).sum(2)
-    assert sizes.tolist() == [[0] * 4, [5, 0, 5, 5], [10, 0, 10, 10]]
+    gone = [4, 8] if variant == "paper" else [5, 10]
+    assert sizes.tolist() == [[0] * 4, *([n, 0, n, n] for n in gone)]
 
 
 def test_captions_of_a_photo_share_the_dropping(tiny_blip, pixels):
@@ -278,7 +330,11 @@ def test_captions_for_each_photo(tiny_blip, pixels):
     [
         ({"rounds": 0}, "`rounds` to be at least 1, but got 0"),
         ({"rounds": True}, "`rounds` to be at least 1, but got True"),
-        ({"patches": 0}, "`patches` to be a positive count or a fraction .*, but got 0"),
+        ({"rounds": 2.5}, "`rounds` to be at least 1, but got 2.5"),
+        ({"patches": 0}, "`patches` to be a positive whole count or a share .*, but got 0"),
+        ({"patches": 1.0}, "but got 1.0"),
+        ({"patches": 6.0}, "but got 6.0"),
+        ({"patches": True}, "but got True"),
         ({"patches": -0.5}, "but got -0.5"),
         ({"patches": 1.5}, "but got 1.5"),
         ({"variant": "new"}, "'paper' or 'released', but got 'new'"),

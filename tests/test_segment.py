@@ -1,21 +1,28 @@
 """`ovss.segment` and the `segment` command."""
 
+import inspect
 import io
 import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ovss.cli.config_file import read_model, take_configs
+from ovss.cli.lightning_cli import EvaluationTrainer
 from ovss.cli.main import main
 from ovss.cli.segment import find_photos, output_names, read_classes
+from ovss.demo import SETTINGS
 from ovss.labelling import Labeller
 from ovss.salience import SalienceDropout
-from ovss.segmentation import Segmentation, own_classes, segment
+from ovss.segmentation import MAX_SIDE, Segmentation, own_classes, segment
+from ovss.utils.errors import ConfigurationError
+from ovss.utils.shipped import find_config
 from ovss.visualization.overlay import display_size, distinct_palette
 
 
@@ -126,6 +133,25 @@ def test_segment_takes_any_kind_of_image(result, photo, tiny_blip, tmp_path):
         np.testing.assert_array_equal(again.labels, result.labels)
 
 
+def test_several_photos_with_a_model_by_its_name(result, photo, tiny_blip, tiny_blip_path):
+    settings = {
+        "layer": 1,
+        "head": 0,
+        "dropout": SalienceDropout(rounds=2, patches=4),
+        "labeller": Labeller(refine=None),
+    }
+    names = ["cat", "potted plant"]
+    found = segment([photo, Image.fromarray(photo[:40])], names, model=tiny_blip_path, **settings)
+    assert [each.labels.shape for each in found] == [(60, 90), (40, 90)]
+    np.testing.assert_array_equal(found[0].labels, result.labels)
+    np.testing.assert_array_equal(
+        found[1].labels, segment(photo[:40], names, tiny_blip, **settings).labels
+    )
+    assert segment((), names) == []
+    with pytest.raises(ValueError, match="either `vlm` or `model`, but got both"):
+        segment(photo, names, tiny_blip, model=tiny_blip_path)
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
@@ -159,12 +185,18 @@ def test_photos_by_path_folder_and_pattern(tmp_path):
     for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [f.name for f in find_photos(str(tmp_path))] == ["a.PNG", "b.jpg"]
-    assert [f.name for f in find_photos(str(tmp_path / "b.jpg"))] == ["b.jpg"]
-    assert [f.name for f in find_photos(str(tmp_path / "**/*.jpg"))] == ["b.jpg", "c.jpg"]
+    b, folder, pattern = (str(tmp_path / each) for each in ("b.jpg", "", "**/*.jpg"))
+    assert [f.name for f in find_photos([folder])] == ["a.PNG", "b.jpg"]
+    assert [f.name for f in find_photos([b])] == ["b.jpg"]
+    assert [f.name for f in find_photos([pattern])] == ["b.jpg", "c.jpg"]
+    assert [f.name for f in find_photos([b, folder, pattern])] == ["b.jpg", "a.PNG", "c.jpg"]
     with pytest.raises(FileNotFoundError, match="found nothing"):
-        find_photos(str(tmp_path / "*.webp"))
-    assert output_names(find_photos(str(tmp_path))) == ["a", "b"]
+        find_photos([b, str(tmp_path / "*.webp")])
+    address = "https://example.org/b.jpg?width=300"
+    found = find_photos([folder, address, address])
+    assert found[2:] == [address]
+    assert output_names(found[:2]) == ["a", "b"]
+    assert output_names(found)[2] == "example.org/b"
 
 
 def test_results_of_long_names_can_be_written(tmp_path):
@@ -254,7 +286,80 @@ def test_words_that_the_model_does_not_know_are_named(tiny_blip, caplog, monkeyp
     assert "\u4e16: unknown to this model" in caplog.text
     assert "cat: unknown" not in caplog.text
     assert "demo's words" in caplog.text
+    assert "--model blip-large" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO):
         warn_unknown_names(tiny_blip, own_classes(["cat", "dog"]))
-    assert caplog.messages == []  # all is known: nothing to say
+    (only,) = caplog.messages  # all is known, but a photo is still none of the demo's scenes
+    assert only.startswith(
+        "demo model: knows drawn scenes only; for photos give --model blip-large"
+    )
+
+
+def test_pictures_of_the_demos_model_say_so(by_hand):
+    noted = replace(by_hand, note="demo model: knows drawn scenes only")
+    assert noted.summary() == {"note": noted.note, **by_hand.summary()}
+    for legend in (True, False):
+        plain, with_note = (np.asarray(e.overlay(legend=legend)) for e in (by_hand, noted))
+        np.testing.assert_array_equal(with_note[: len(plain)], plain)
+        line = with_note[len(plain) :]
+        assert 20 <= len(line) <= 60
+        assert (line.max(2) < 100).any()  # ink
+    assert segment(by_hand.photo, ["sun"]).note == noted.note
+
+
+def test_a_large_photo_is_labelled_at_max_side(tiny_blip, photo):
+    settings = {"vlm": tiny_blip, "layer": 1, "head": 0, "labeller": Labeller(refine=None)}
+    settings["dropout"] = SalienceDropout(rounds=1, patches=4)
+    small, whole = (segment(photo, ["cat"], **settings, max_side=n) for n in (30, 90))
+    assert small.labels.shape == whole.labels.shape == photo.shape[:2]
+    np.testing.assert_array_equal(small.photo, photo)
+    # What the model reads is the photo itself, so only the labels are coarse: blocks of 3 x 3.
+    np.testing.assert_array_equal(small.rounds, whole.rounds)
+    blocks = small.labels.reshape(20, 3, 30, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    assert (small.labels == whole.labels).mean() > 0.9
+    with pytest.raises(ValueError, match="`max_side` to be at least 1, but got 0"):
+        segment(photo, ["cat"], **settings, max_side=0)
+
+
+def test_help_comes_at_once_and_leaves_out_no_option(capsys):
+    main(["segment", "--help"])
+    shown = capsys.readouterr().out
+    options = set(inspect.signature(EvaluationTrainer.segment).parameters)
+    for option in options - {"self", "photos", "model", "datamodule"}:
+        assert f"  --{option.replace('_', '-')} " in shown
+    assert f"(default: {MAX_SIDE})" in shown
+    with pytest.raises(SystemExit):
+        main(["segment", "--help", "-v"])
+    whole = capsys.readouterr().out
+    assert whole.index("--max_side") < whole.index("--model.layer") < whole.index("--data.help")
+    assert len(whole[: whole.index("--max_side")].splitlines()) < 30
+
+
+def test_a_model_goes_by_its_name(tmp_path):
+    assert read_model("blip-large") == read_model("configs/model/blip_large_flickr.yaml")
+    assert read_model("demo") == {"model": SETTINGS}
+    assert find_config("blip_base").name == "blip_base_flickr.yaml"
+    (configs, rest) = take_configs(["segment", "--model=clip", "x", "--model.layer=2"])
+    assert configs[0].content["model"]["class_path"] == "ovss.DenseCLIPModule"
+    assert rest == ["segment", "x", "--model.layer=2"]
+    (tmp_path / "data.yaml").write_text("data: {}\n")
+    for wrong in ("blip-huge", str(tmp_path / "data.yaml")):
+        with pytest.raises(ConfigurationError, match=r"--model` to be one of demo, blip_base_coco"):
+            read_model(wrong)
+
+
+def test_several_photos_and_a_model_by_name(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_free_eval.py"])
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        Image.fromarray(photo).save(file)
+    out = tmp_path / "out"
+    names = [str(file) for file in files]
+    options = ["--classes=sun", "--model", "demo", "--max-side", "45", f"--output={out}"]
+    main(["segment", *names, *options])
+    assert len(list(out.glob("*_overlay.png"))) == 2
+    sidecar = json.loads((out / "b_labels.json").read_text())
+    assert sidecar["size"] == [60, 90]
+    assert sidecar["note"].startswith("demo model")

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forker import until
+from ovss.datamodules.dataset import collate
+from ovss.datamodules.sampler import PhotoLoader
 
-from datamodules import Scenes
-from datamodules.dataset import collate
-from datamodules.sampler import PhotoLoader
 from ovss.callbacks import LoaderWatch
+from ovss.datamodules import Scenes
 from ovss.preprocessing import InputSpec
 from ovss.utils.signals import REQUEUE, stop
 
@@ -174,6 +174,28 @@ class Hanging(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         threading.Event().wait()
+
+
+OBSERVED = """
+import os, subprocess, sys, time
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from ovss.distributed.watch import Watch
+
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=1)
+observer.start()
+watch = Watch(children=lambda: [child], period=0.2)
+time.sleep(0.6)
+watch.close()  # so that this process ends by itself, unless Lightning's thread kills it
+child.kill()
+observer.join()
+print("alive")
+"""
+
+
+def test_lightnings_own_observer_does_not_kill_the_first_process():
+    done = subprocess.run([sys.executable, "-c", OBSERVED], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (0, b"alive\n")
 
 
 def test_a_signal_ends_the_wait_for_a_batch():

@@ -120,10 +120,10 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory, tiny_blip_path):
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, dev=2, val=12, workers=0)
+    write_scenes(root, dev=2, val=12)
     return [
         f"--data.init_args.root={root}",
         "--data.init_args.num_workers=1",

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ovss.datamodules.scene_generator import CLASSES, classes_in, draw_scene
+from ovss.datamodules.scene_generator.dataset import VAL_SEED
 from transformers import AutoTokenizer, CLIPModel
 
-from datamodules.scene_generator import CLASSES, classes_in, draw_scene
-from datamodules.scene_generator.dataset import VAL_SEED
 from ovss.demo import CHECKPOINT, CLIP_CHECKPOINT
 
 TOOLS = Path(__file__).parents[1] / "tools"

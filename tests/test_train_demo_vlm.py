@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ovss.datamodules.scene_generator import CLASSES
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BlipForImageTextRetrieval
 
-from datamodules.scene_generator import CLASSES
 from ovss.demo import CHECKPOINT
 
 TOOLS = Path(__file__).parents[1] / "tools"

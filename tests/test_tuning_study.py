@@ -16,11 +16,11 @@ import pytest
 import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from ovss.datamodules.dataset import PhotoDataset
 from sqlalchemy.exc import SQLAlchemyError
 
-from datamodules import Scenes
-from datamodules.dataset import PhotoDataset
 from ovss.cli.main import main
+from ovss.datamodules import Scenes
 from ovss.preprocessing import InputSpec
 from ovss.tuning.photos import WithoutMasks, gather_photos
 from ovss.tuning.plots import as_complete
@@ -258,7 +258,7 @@ def test_processes_begin_a_new_study_at_once(tmp_path):
         starter.stdin.write("\n")
         starter.stdin.flush()
     for starter in starters:
-        _, errors = starter.communicate(timeout=120)
+        _, errors = starter.communicate(timeout=240)
         assert starter.returncode == 0, errors
 
 
@@ -599,8 +599,8 @@ def test_the_demo_tunes_on_photos_that_are_not_scored(tmp_path):
 
 def test_data_and_packages_are_asked_for(arguments, capsys, monkeypatch):
     with pytest.raises(SystemExit):
-        main(["tune", f"--config={ROOT / 'ovss' / 'demo' / 'model.yaml'}", *arguments[3:]])
-    assert "configs/*.yaml" in capsys.readouterr().err
+        main(["tune", "--config=blip_large_flickr", *arguments[3:]])
+    assert "got none with `data`; give one with --config" in capsys.readouterr().err
     monkeypatch.setattr("ovss.cli.tune.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main(["tune", *arguments])

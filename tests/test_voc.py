@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import VOC, DatasetNotFoundError
+from ovss.datamodules import VOC, DatasetNotFoundError
 from ovss.preprocessing import InputSpec
 
 SPEC = InputSpec(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -123,7 +123,7 @@ def test_a_mask_in_colours(devkit):
 
 
 def test_a_wrong_root_shows_the_layout(tmp_path):
-    expected = r"SegmentationClass/<id>\.png[\s\S]*prepare --config configs/voc21\.yaml"
+    expected = r"SegmentationClass/<id>\.png[\s\S]*prepare --config voc21 "
     with pytest.raises(DatasetNotFoundError, match=expected):
         items(tmp_path)
 

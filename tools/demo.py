@@ -1,7 +1,8 @@
 """The demo: segment and score the drawn scenes, say what Salience DropOut brings, draw a picture.
 
-Runs the command line once for each row of the table, on the shipped model; all runs can be
-resumed, so a second call takes seconds. All settings were chosen on the scenes' dev split.
+Runs the command line once for each row of the table, on the shipped model: the default and one
+round, whose label maps the picture shows, and with `--table` the others. All runs can be resumed,
+so a second call takes seconds. All settings were chosen on the scenes' dev split.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+from ovss.benchmark import Benchmark
 from ovss.cli.main import main as train_free_eval
 from ovss.report.bootstrap import paired_bootstrap
 from ovss.runs.run import Run, counts_of, read_run
-from ovss.visualization.overlay import draw_overlay
+from ovss.visualization.overlay import draw_legend, draw_overlay, load_font
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "GradCAM + Salience DropOut": ("", []),
@@ -50,6 +52,12 @@ The first is the default pipeline: image-level labels as the classes to look for
 that `tune` found on the dev split without masks. The three after it have the best threshold (and,
 for the fourth, rounds and patches) on the dev split with masks.
 """
+DRAWN = list(ROWS)[:2]
+"""The rows that the picture shows, which run first."""
+
+
+PANEL = 130
+"""Side of a picture's panels in pixels."""
 
 
 def folder_of(runs: Path, label: str) -> Path:
@@ -64,9 +72,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
     parser.add_argument("--picture", type=Path, default=Path("runs/demo.png"))
     parser.add_argument("--limit", type=int, help="only the first so many photos")
+    parser.add_argument("--table", action="store_true", help="all rows of the README's table")
     arguments = parser.parse_args()
     console = Console()
-    for label, (_, changes) in ROWS.items():
+    labels = list(ROWS) if arguments.table else DRAWN
+    for label in labels:
         console.rule(label)
         limit = [f"--data.init_args.limit={arguments.limit}"] if arguments.limit else []
         train_free_eval(
@@ -76,10 +86,10 @@ def main() -> None:
                 f"--data.init_args.root={arguments.data}",
                 f"--trainer.default_root_dir={folder_of(arguments.runs, label)}",
                 *limit,
-                *changes,
+                *ROWS[label][1],
             ]
         )
-    runs = {label: read_run(folder_of(arguments.runs, label)) for label in ROWS}
+    runs = {label: read_run(folder_of(arguments.runs, label)) for label in labels}
     show_comparison(runs, console)
     with_dropout, one_round, *_ = runs.values()
     draw_picture(arguments.data, one_round, with_dropout, arguments.picture)
@@ -110,52 +120,53 @@ def show_comparison(runs: dict[str, Run], console: Console) -> None:
 
 
 def draw_picture(
-    data: Path, one_round: Run, with_dropout: Run, path: Path, photos: int = 12, columns: int = 6
+    data: Path, one_round: Run, with_dropout: Run, path: Path, photos: int = 12, scenes: int = 2
 ) -> None:
-    """Photos with ground truth, GradCAM and Salience DropOut below each other."""
-    from datamodules import Scenes
+    """Photos with ground truth and both label maps beside them, `scenes` of them in a line."""
+    from ovss.datamodules import Scenes
 
     datamodule = Scenes(data)
-    benchmark = datamodule.benchmark
     samples = [s for s in datamodule.find().samples if with_dropout.label_map(s.id).exists()]
     # Scenes with several objects show more; the list's order decides, not the result.
     samples = [s for s in samples if len(np.unique(np.asarray(Image.open(s.mask)))) > 2][:photos]
-    side, margin, left = 160, 6, 92
-    rows = ["photo", "ground truth", "GradCAM", "+ dropout"]
-    height = (side + margin) * len(rows) + 3 * margin
-    blocks = -(-len(samples) // columns)
-    canvas = Image.new("RGB", (left + columns * (side + margin), blocks * height), "white")
+    benchmark = datamodule.benchmark
+    columns = ["photo", "ground truth", "+ dropout", "one round"]
+    gap, heading = 4, 24
+    block = len(columns) * (PANEL + gap) + 4 * gap
+    width, height = scenes * block - 4 * gap, heading + -(-len(samples) // scenes) * (PANEL + gap)
+    legend = draw_legend(
+        list(zip(benchmark.classes[1:], benchmark.palette[1:], strict=True)), width, 15
+    )
+    canvas = Image.new("RGB", (width, height + legend.height), "white")
+    canvas.paste(legend, (0, height))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
     for number, sample in enumerate(samples):
-        x = left + number % columns * (side + margin)
-        y = number // columns * height + margin
-        photo = np.asarray(Image.open(sample.photo).convert("RGB"))
-        maps = [
-            None,
-            sample.mask,
-            one_round.label_map(sample.id),
-            with_dropout.label_map(sample.id),
-        ]
-        for row, (name, file) in enumerate(zip(rows, maps, strict=True)):
-            top = y + row * (side + margin)
-            if file is None:
-                image = Image.fromarray(photo)
-            else:
-                image = draw_overlay(
-                    photo,
-                    np.asarray(Image.open(file)),
-                    benchmark.classes,
-                    benchmark.palette,
-                    benchmark.background,
-                    names=False,
-                    legend=False,
-                )
-            canvas.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
-            if number % columns == 0:
-                draw.text((4, top + side // 2 - 8), name, "black", font)
+        left, top = number % scenes * block, heading + number // scenes * (PANEL + gap)
+        photo = Image.open(sample.photo).convert("RGB")
+        maps = [sample.mask, with_dropout.label_map(sample.id), one_round.label_map(sample.id)]
+        panels = [photo, *(draw_labels(photo, Image.open(file), benchmark) for file in maps)]
+        for column, (name, panel) in enumerate(zip(columns, panels, strict=True)):
+            x = left + column * (PANEL + gap)
+            canvas.paste(panel.resize((PANEL, PANEL), Image.Resampling.LANCZOS), (x, top))
+            if number < scenes:
+                draw.text((x + PANEL // 2, heading // 2), name, "black", load_font(15), "mm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    canvas.save(path, optimize=True)
+
+
+def draw_labels(photo: Image.Image, labels: Image.Image, benchmark: Benchmark) -> Image.Image:
+    """A label map over its photo in pale grey: all colour there is stands for a class."""
+    grey = np.asarray(photo.convert("L").convert("RGB"))
+    return draw_overlay(
+        (grey * 0.5 + 120).astype(np.uint8),
+        np.asarray(labels),
+        benchmark.classes,
+        benchmark.palette,
+        benchmark.background,
+        opacity=0.8,
+        names=False,
+        legend=False,
+    )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from demo_training import sine_positions, whitening
+from ovss.datamodules.scene_generator import CLASSES
 from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from datamodules.scene_generator import CLASSES
+from ovss.dense_clip.text import TEMPLATES
 
 IMAGE_SIZE = 128
 PATCH_SIZE = 8
@@ -22,10 +22,6 @@ GRID = IMAGE_SIZE // PATCH_SIZE
 PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 PIXEL_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 """CLIP's own."""
-
-_DATA = Path(__file__).parents[1] / "ovss" / "dense_clip" / "data"
-TEMPLATES = tuple((_DATA / "templates.txt").read_text(encoding="utf-8").splitlines())
-"""CLIP's 80 prompts, in which the CLIP-based methods ask for a class."""
 
 NOTHING = "background"
 """What the caption of a scene without any class names."""

@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 from numpy.typing import NDArray
+from ovss.datamodules.scene_generator import CLASSES, classes_in, draw_scene
+from ovss.datamodules.scene_generator.dataset import TRAIN_SEED
 from torch import Tensor, nn
-
-from datamodules.scene_generator import CLASSES, classes_in, draw_scene
-from datamodules.scene_generator.dataset import TRAIN_SEED
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from demo_training import sine_positions, whitening
+from ovss.datamodules.scene_generator import CLASSES
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
-
-from datamodules.scene_generator import CLASSES
 
 IMAGE_SIZE = 128
 PATCH_SIZE = 8

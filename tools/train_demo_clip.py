@@ -16,9 +16,8 @@ import demo_clip as clip
 import numpy as np
 import torch
 from demo_training import Figures, adamw, augment, batches, draw_training_set, record_of
+from ovss.datamodules.scene_generator.dataset import TRAIN_SEED
 from transformers import CLIPModel
-
-from datamodules.scene_generator.dataset import TRAIN_SEED
 
 logger = logging.getLogger(__name__)
 

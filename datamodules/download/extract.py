@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple, cast
 
-from datamodules.download.archives import Selection
-from datamodules.download.http import DownloadError
+from .archives import Selection
+from .http import DownloadError
 
 
 class Member(NamedTuple):

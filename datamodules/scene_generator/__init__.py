@@ -1,6 +1,6 @@
 """Draws the demo's data set: cartoon scenes of twelve classes with exact masks."""
 
-from datamodules.scene_generator.dataset import write_scenes
-from datamodules.scene_generator.scene import CLASSES, classes_in, draw_scene
+from .dataset import write_scenes
+from .scene import CLASSES, classes_in, draw_scene
 
 __all__ = ["CLASSES", "classes_in", "draw_scene", "write_scenes"]

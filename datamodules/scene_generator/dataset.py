@@ -3,15 +3,13 @@
 import logging
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 
-from datamodules.scene_generator.scene import draw_scene
 from ovss.benchmark import voc_palette
+
+from .scene import draw_scene
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +17,6 @@ TRAIN_SEED = 0
 """Training scenes have the seeds from here on, below `DEV_SEED`."""
 DEV_SEED = 10_000_000
 VAL_SEED = 20_000_000
-
-_CHUNK = 25
 
 
 def _write_scene(folder: Path, size: int, scene: tuple[str, int]) -> None:
@@ -33,21 +29,18 @@ def _write_scene(folder: Path, size: int, scene: tuple[str, int]) -> None:
     image.save(folder / "SegmentationClass" / f"{name}.png")
 
 
-def write_scenes(
-    root: str | Path, dev: int = 400, val: int = 400, size: int = 128, workers: int = 2
-) -> Path:
+def write_scenes(root: str | Path, dev: int = 400, val: int = 400, size: int = 128) -> Path:
     """Draws the splits `dev` (for choosing settings) and `val` (held out) into `root`.
 
-    The files are the same bytes each time on given versions of NumPy, OpenCV and Pillow, however
-    many processes draw them. They appear all at once: an interrupted run leaves nothing behind
-    that looks finished.
+    The files are the same bytes each time on given versions of NumPy, OpenCV and Pillow. They
+    appear all at once: an interrupted run leaves nothing behind that looks finished. 800 scenes
+    take some 6 s of a core, which is why no other process helps: it would import for as long.
 
     Args:
         root: Folder that gets `VOCdevkit/VOC2012`, with JPEG photos, palette masks and split lists.
         dev: Scenes in the dev split.
         val: Scenes in the val split.
         size: Height and width of a scene in pixels.
-        workers: Processes that draw; 0 draws in this one.
 
     Returns:
         The folder `VOC2012`.
@@ -73,14 +66,8 @@ def write_scenes(
         temporary.chmod(0o755)  # mkdtemp's folders are private, a data set is not
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (folder / name).mkdir(parents=True)
-        write = partial(_write_scene, folder, size)
-        if workers:
-            # spawn: forking a process that runs PyTorch threads can hang.
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                list(pool.map(write, scenes, chunksize=_CHUNK))
-        else:
-            for scene in scenes:
-                write(scene)
+        for scene in scenes:
+            _write_scene(folder, size, scene)
         for split, listed in splits.items():
             text = "".join(f"{name}\n" for name, _ in listed)
             (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(text)

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.scene_generator.canvas import Colour, hsv
-from datamodules.scene_generator.sprites import PAINTERS, draw_sprite
+from .canvas import Colour, hsv
+from .sprites import PAINTERS, draw_sprite
 
 CLASSES = tuple(PAINTERS)
 """The class names; a mask's value is the class's place here, counted from 1 (0 is background)."""

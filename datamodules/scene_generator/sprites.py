@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.scene_generator.canvas import INK, WHITE, Canvas, Mask, hsv
+from .canvas import INK, WHITE, Canvas, Mask, hsv
 
 
 def _any(*masks: Mask) -> Mask:

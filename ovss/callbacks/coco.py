@@ -33,17 +33,12 @@ class CocoWriter(Callback):
         if kind not in ("rle", "panoptic"):
             raise ValueError(f"Expected `kind` to be 'rle' or 'panoptic', but got {kind!r}.")
         self.kind = kind
-        self._layout: RunLayout | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask for the folder, on all processes, as that talks to the others."""
-        self._layout = RunLayout(run_folder(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write, after all other callbacks have."""
         module: Any = pl_module
-        layout = self._layout
-        if trainer.is_global_zero and layout is not None and layout.photos.is_file():
+        layout = RunLayout(run_folder(trainer))
+        if trainer.is_global_zero and layout.photos.is_file():
             write_coco(layout, module.benchmark, self.kind)
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from ovss.benchmark import Benchmark
+from ovss.callbacks.loggers import log_picture
 from ovss.callbacks.run_folder import run_folder
 from ovss.runs.layout import RunLayout
 from ovss.runs.photos import read_labels
@@ -23,7 +24,7 @@ from ovss.visualization.overlay import draw_overlay
 class OverlayWriter(BasePredictionWriter):
     """Writes `overlays/<id>.png` for some photos, and shows a few to the loggers.
 
-    TensorBoard's and W&B's loggers take pictures; others get none.
+    TensorBoard, W&B, MLflow and Comet take pictures; others get none.
 
     Args:
         first: how many from the start of the data set.
@@ -93,17 +94,19 @@ class OverlayWriter(BasePredictionWriter):
         if photo_id in self._to_write:
             write_png(self._layout.overlay(photo_id), overlay)
         if photo_id in self._to_log:
-            show_to_loggers(trainer, f"overlays/{photo_id}", overlay)
+            self._to_log.remove(photo_id)
+            log_picture(trainer, f"overlays/{photo_id}", overlay)
 
     def _draw_finished(self, trainer: Trainer, module: Any) -> None:
         """Draw the photos that an earlier part of the run finished."""
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
-        if not trainer.is_global_zero or dataset is None or not self._to_write:
+        wanted = self._to_write or self._to_log
+        if not trainer.is_global_zero or dataset is None or not wanted:
             return
         for index, name in enumerate(trainer.datamodule.photo_ids):  # type: ignore[attr-defined]
             labels = self._layout.label_map(name)
-            done = self._layout.overlay(name).exists()
-            if name in self._to_write and not done and labels.exists():
+            missing = name in self._to_write and not self._layout.overlay(name).exists()
+            if (missing or name in self._to_log) and labels.exists():
                 photo = dataset[index]["photo"].numpy().transpose(1, 2, 0)
                 overlay = overlay_of(photo, read_labels(labels), module.benchmark)
                 self._write_and_log(trainer, name, overlay)
@@ -142,14 +145,3 @@ class OverlayWriter(BasePredictionWriter):
 def overlay_of(photo: np.ndarray, labels: np.ndarray, benchmark: Benchmark) -> Image.Image:
     """An overlay in a benchmark's colours; see `ovss.visualization.overlay.draw_overlay`."""
     return draw_overlay(photo, labels, benchmark.classes, benchmark.palette, benchmark.background)
-
-
-def show_to_loggers(trainer: Trainer, name: str, image: Image.Image) -> None:
-    """Give a picture to each logger that takes one."""
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):  # W&B, Comet, Neptune of Lightning
-            logger.log_image(key=name, images=[image])
-            continue
-        experiment = getattr(logger, "experiment", None)
-        if experiment is not None and hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image(name, np.asarray(image), dataformats="HWC")

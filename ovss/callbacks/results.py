@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
+from ovss.callbacks.loggers import log_classes, log_settings
 from ovss.callbacks.run_folder import done_before, run_folder
 from ovss.report.tables import headline, per_class_table
 from ovss.runs.layout import RunLayout
-from ovss.runs.scores import scores_as_data, write_scores
+from ovss.runs.scores import conditions, scores_as_data, write_scores
 from ovss.utils.files import write_atomically
-from ovss.utils.text import counted
+from ovss.utils.text import counted, pace
 
 
 class ResultsWriter(Callback):
     """Writes `scores.json`, `per_class.csv` and `timing.json` into the run's folder.
+
+    Loggers get the settings as hyperparameters, and each class's IoU.
 
     `timing.json` is of the last start that had photos left to do: a finished run that is started
     again keeps it.
@@ -32,13 +34,16 @@ class ResultsWriter(Callback):
     def __init__(self, show: bool = True) -> None:
         self.show = show
         self._began = 0.0
-        self._layout = RunLayout(Path())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the loggers the settings, before Lightning has them write their hyperparameters."""
+        module: Any = pl_module
+        module.take_benchmark(getattr(trainer, "datamodule", None))
+        log_settings(trainer, conditions(module.benchmark, module.segmenter))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
-        # Asked for here, on all processes, as it talks to the others.
-        self._layout = RunLayout(run_folder(trainer))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and show, where there was ground truth."""
@@ -54,11 +59,13 @@ class ResultsWriter(Callback):
                 "count": len(module.unreadable),
                 "ids": [each.id for each in module.unreadable],
             }
-        write_scores(self._layout, data)
+        layout = RunLayout(run_folder(trainer))
+        write_scores(layout, data)
+        log_classes(trainer, data["classes"])
         done = data["photos"] - done_before(trainer)
         work = "nothing was left to do"
         if done > 0:
-            work = f"{counted(done, 'photo')} done, {done / seconds:.1f} photos/s"
+            work = f"{counted(done, 'photo')} done, {pace(done, seconds)}"
             timing = {
                 "seconds": round(seconds, 3),
                 "photos": done,
@@ -66,12 +73,16 @@ class ResultsWriter(Callback):
                 "stages": {name: round(spent, 3) for name, spent in module.times.seconds.items()},
                 "processes": trainer.world_size,
             }
-            write_atomically(self._layout.timing, json.dumps(timing, indent=2) + "\n")
+            if module.proposal_costs:
+                timing["proposals"] = module.proposal_costs
+            write_atomically(layout.timing, json.dumps(timing, indent=2) + "\n")
         if self.show:
             console = Console()
             console.print(per_class_table(data))
             console.print(Text(headline(data), style="bold"), soft_wrap=True)
-            console.print(Text(f"{work}; results in {self._layout.folder}"), soft_wrap=True)
+            for remark in module.segmenter.proposer.remarks():
+                console.print(Text(remark), soft_wrap=True)
+            console.print(Text(f"{work}; results in {layout.folder}"), soft_wrap=True)
 
     # Predicting goes the same way.
     on_predict_start = on_test_start

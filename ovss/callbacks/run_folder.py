@@ -40,7 +40,7 @@ class RunFolder(Callback):
     Nothing is skipped with a data module that is not `ovss.runs.folder.Resumable`.
 
     Args:
-        folder: where; default: the trainer's log folder. All processes must see the same folder.
+        folder: where; default: `trainer.default_root_dir`. All processes must see the same folder.
 
     Raises:
         ValueError: the folder holds another configuration's results, or another run is at work in
@@ -78,7 +78,6 @@ class RunFolder(Callback):
         datamodule = getattr(trainer, "datamodule", None)
         pl_module.take_benchmark(datamodule)
         self._data = datamodule if isinstance(datamodule, Resumable) else None
-        # `log_dir` talks to the other processes: never call it on one alone.
         self._files = RunFiles(
             RunLayout(self.folder or run_folder(trainer)), pl_module.benchmark.palette
         )
@@ -317,11 +316,12 @@ class RunFolder(Callback):
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Where a run's files go: the logger's folder, or `default_root_dir` without a logger.
+    """Where a run's files go: `default_root_dir`, whatever loggers there are.
 
-    All processes must call it.
+    A logger's own folder may be new for each start, shared by runs, or none at all: a run that was
+    cut short would not find what it had done.
     """
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    return Path(trainer.default_root_dir)
 
 
 def done_before(trainer: Trainer) -> int:

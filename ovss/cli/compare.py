@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ovss.cli.config_file import load_yaml
+from ovss.utils.text import PROGRAM
 
 if TYPE_CHECKING:
     from ovss.report.gallery import Photos
@@ -26,7 +27,7 @@ def main(args: Sequence[str]) -> None:
         args: what follows the command.
     """
     parser = argparse.ArgumentParser(
-        "train_free_eval.py compare",
+        f"{PROGRAM} compare",
         description="Compare runs of one benchmark with the first of them. Writes a table with "
         "differences of mIoU and 95 % paired bootstrap intervals over photos, and an HTML report.",
         allow_abbrev=False,
@@ -51,7 +52,7 @@ def open_photos(run: Run) -> Photos | None:
     A run folder is data, and may be anybody's: only this project's own data modules are made from
     it, with arguments that are numbers or texts. They read, and draw or download nothing.
     """
-    import datamodules
+    from ovss import datamodules
     from ovss.preprocessing import InputSpec
     from ovss.utils.files import check_regular
 
@@ -60,7 +61,8 @@ def open_photos(run: Run) -> Photos | None:
         section = load_yaml(run.layout.config.read_text(encoding="utf-8"))["data"]
         package, _, name = section["class_path"].rpartition(".")
         arguments = section.get("init_args") or {}
-        if package != "datamodules" or name not in datamodules.__all__:
+        known: list[str] = vars(datamodules)["__all__"]
+        if package not in ("ovss.datamodules", "datamodules") or name not in known:
             raise ValueError(f"{section['class_path']!r} is none of this project's data modules")
         for key, value in arguments.items():
             if not isinstance(value, (str, int, float, type(None))):

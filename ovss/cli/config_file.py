@@ -12,6 +12,8 @@ import yaml
 from yaml.error import MarkedYAMLError
 
 from ovss.utils.errors import ConfigurationError
+from ovss.utils.shipped import find_config, shipped_models
+from ovss.utils.text import PROGRAM
 
 MOST_VALUES = 100_000
 """In a configuration, aliases written out. The largest that is shipped has some hundred."""
@@ -28,7 +30,7 @@ class Config(NamedTuple):
 
 
 def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
-    """Read what `--config` names, so that they compose.
+    """Read what `--config` and `--model` name, so that they compose.
 
     Args:
         args: a command line.
@@ -38,12 +40,18 @@ def take_configs(args: Sequence[str]) -> tuple[list[Config], list[str]]:
         them.
 
     Raises:
-        ConfigurationError: see `read_config`.
+        ConfigurationError: see `read_config` and `read_model`.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
+    # In one list: what stands later wins.
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], type=lambda name: (name, read_config)
+    )
+    parser.add_argument(
+        "--model", action="append", dest="config", type=lambda name: (name, read_model)
+    )
     options, rest = parser.parse_known_args(args)
-    configs = [Config(name, read_config(name)) for name in options.config]
+    configs = [Config(name, read(name)) for name, read in options.config]
     # A class that an option names takes the place of a section's as one in a file does.
     classes = {name: value for name, value in _options(rest) if name.endswith("class_path")}
     if classes:
@@ -61,18 +69,19 @@ def read_config(config: str) -> dict[str, Any]:
     """The content of a configuration.
 
     Args:
-        config: a file, or the content itself: JSON, or YAML such as "model.layer: 3".
+        config: a file, the name of a shipped one (`ovss.utils.shipped.find_config`), or the
+            content itself: JSON, or YAML such as "model.layer: 3".
 
     Raises:
         ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
         own = config.lstrip()[:1] == "{" or (": " in config and not Path(config).is_file())
-        content = load_yaml(config if own else Path(config).read_text(encoding="utf-8"))
+        content = load_yaml(config if own else find_config(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"Expected a configuration at {config}, but got no file that can be read "
-            f"({error.strerror}); `train_free_eval.py configs` lists the shipped ones."
+            f"({error.strerror}); `{PROGRAM} configs` lists the shipped ones, which go by name."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"Expected {config} to be YAML, but got: {error}") from error
@@ -89,6 +98,24 @@ def read_config(config: str) -> dict[str, Any]:
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
         model |= model.pop("init_args")
     return content
+
+
+def read_model(name: str) -> dict[str, Any]:
+    """The `model` section of a configuration, and nothing else of it.
+
+    Args:
+        name: see `ovss.utils.shipped.find_config`.
+
+    Raises:
+        ConfigurationError: no such file, or not one with a `model` section; see `read_config`.
+    """
+    section = read_config(name).get("model") if find_config(name).is_file() else None
+    if not isinstance(section, dict):
+        raise ConfigurationError(
+            f"Expected `--model` to be one of {', '.join(shipped_models())}, or a YAML file with a "
+            f"`model:` section, but got {name}."
+        )
+    return {"model": section}
 
 
 def load_yaml(text: str) -> Any:

@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ovss.utils.errors import ConfigurationError
+from ovss.utils.shipped import find_config, shipped_configs
+from ovss.utils.text import PROGRAM
+
 
 def main(args: Sequence[str]) -> None:
-    """Run `configs`: every shipped YAML with the first line of its comment.
+    """Run `configs`: every shipped configuration with the first line of its comment.
 
     Args:
         args: what follows the command.
+
+    Raises:
+        ConfigurationError: no configuration of that name, or a file in the way of its copy.
     """
-    argparse.ArgumentParser(
-        "train_free_eval.py configs", description="List the shipped configurations."
-    ).parse_args(args)
-    home = Path(__file__).parents[2]
-    files = sorted((home / "configs").rglob("*.yaml"), key=lambda f: (len(f.parts), f))
-    lines = []
-    for file in files:
-        first = file.read_text(encoding="utf-8").partition("\n")[0]
+    parser = argparse.ArgumentParser(
+        f"{PROGRAM} configs",
+        description="List the shipped configurations. `--config NAME` takes them by name, with "
+        "every command and from any folder.",
+    )
+    parser.add_argument(
+        "--copy", nargs=2, metavar=("NAME", "FOLDER"), help="write one out, to change it"
+    )
+    copy = parser.parse_args(args).copy
+    if copy:
+        _copy(*copy)
+        return
+    first_lines = {
+        name: file.read_text(encoding="utf-8").partition("\n")[0]
+        for name, file in shipped_configs().items()
+    }
+    width = max(map(len, first_lines), default=0)
+    for name, first in first_lines.items():
         what = first.lstrip("# ") if first.startswith("#") else ""
-        lines.append((file.relative_to(home).as_posix(), what))
-    width = max((len(name) for name, _ in lines), default=0)
-    sys.stdout.writelines(f"{name:<{width}}  {what}".rstrip() + "\n" for name, what in lines)
+        sys.stdout.write(f"{name:<{width}}  {what}".rstrip() + "\n")
+
+
+def _copy(name: str, folder: str) -> None:
+    source = find_config(name)
+    if source not in shipped_configs().values():
+        raise ConfigurationError(
+            f"Expected the name of a shipped configuration, but got {name!r}; `{PROGRAM} configs` "
+            "lists them."
+        )
+    target = Path(folder) / source.name
+    if target.exists():
+        raise ConfigurationError(f"Expected to write {target}, but there is one; remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    sys.stdout.write(f"{target}\n")

@@ -49,7 +49,6 @@ def reporting_errors(args: Sequence[str]) -> Iterator[list[str]]:
     if not any(isinstance(handler, StderrHandler) for handler in logging.getLogger().handlers):
         logging.getLogger().addHandler(StderrHandler())
     logger.setLevel(level)
-    logging.getLogger("datamodules").setLevel(level)
     try:
         yield [arg for arg in args if arg not in LEVELS and arg != "--traceback"]
     except (ValueError, OSError, RuntimeError) as error:
@@ -75,6 +74,19 @@ def _stopped() -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
+class _Once(logging.Filter):
+    """Lets pass the first of the hub's dozens of lines about requests that are tried again."""
+
+    said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is none of those, or the first."""
+        if "[Retry " not in record.getMessage() and "thrown while" not in record.getMessage():
+            return True
+        first, self.said = not self.said, True
+        return first
+
+
 def silence_libraries() -> None:
     """Keep messages of the libraries that do not concern a user of this program; `-v` shows all."""
     # The hub's bars redraw themselves, which a log file keeps as a single endless line.
@@ -94,7 +106,13 @@ def silence_libraries() -> None:
         ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_Once())
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    # It switches off the hub's, too: a download of gigabytes would look like a standstill.
+    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        from huggingface_hub.utils import enable_progress_bars
+
+        enable_progress_bars()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ovss.callbacks import (
@@ -29,13 +25,18 @@ from ovss.callbacks import (
 )
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.parser import Parser
+from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
-from ovss.demo import SETTINGS
+from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
 from ovss.module import PnPOVSS, SegmentationModule
+from ovss.segmentation import MAX_SIDE
+from ovss.segmenter import Segmenter
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
+from ovss.utils.shipped import shipped_section
+from ovss.utils.text import PROGRAM
 
 _TRAINING = {
     "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
@@ -50,11 +51,8 @@ _TRAINING = {
 MODEL_BASE = SegmentationModule
 """What `model.class_path` must be a subclass of."""
 
-DEFAULT_VLM = {
-    "class_path": "ovss.vlm.BlipITM.from_pretrained",
-    "init_args": {"name_or_path": "Salesforce/blip-itm-large-flickr", "image_size": 336},
-}
-"""The paper's, as in configs/model/blip_large_flickr.yaml, for configurations without `vlm`."""
+DEFAULT_VLM = shipped_section("model/blip_large_flickr", "model")["vlm"]
+"""The paper's, for configurations without `vlm`."""
 
 
 class EvaluationTrainer(Trainer):
@@ -67,29 +65,34 @@ class EvaluationTrainer(Trainer):
 
     def segment(
         self,
-        model: PnPOVSS,
-        photos: str,
+        model: SegmentationModule,
+        photos: list[str],
         classes: str | None = None,
         output: Path = Path("runs/segment"),
         background: bool = True,
         heatmaps: bool = False,
+        max_side: int = MAX_SIDE,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Segment photos of your own with any class names.
 
         Args:
             model: from the configuration; default: the demo's.
-            photos: a photo, a folder, or a glob pattern in quotes.
+            photos: photos, folders, http or https addresses, or glob patterns in quotes.
             classes: names separated by commas, or a text file with one a line; synonyms of one
                 class are separated by ";".
             output: folder for overlays and label maps.
             background: whether pixels may belong to none of the classes.
-            heatmaps: also write what was found in each round of Salience DropOut, for each class.
+            heatmaps: also write what was found in each round of Salience DropOut, for each class;
+                PnP-OVSS only.
+            max_side: pixels of the longer side beyond which a photo is labelled at that size, and
+                its labels enlarged to the photo's own.
             datamodule: not used.
         """
         from ovss.cli.segment import segment_files
 
-        segment_files(model.segmenter, photos, classes, output, background, heatmaps)
+        segmenter = model.segmenter.to(self.strategy.root_device)
+        segment_files(segmenter, photos, classes, output, background, heatmaps, max_side)
 
     def tune(
         self,
@@ -125,13 +128,13 @@ class EvaluationCLI(LightningCLI):
         """
         self._configs, rest = take_configs(args)
         if rest[:1] == ["segment"] and not self._configs:
-            self._configs, _ = take_configs([f"--config={SETTINGS}"])
+            self._configs, _ = take_configs([f"--config={json.dumps({'model': DEMO})}"])
         self._shell = _shell_of(self._configs, rest)
-        if rest[:1] in (["segment"], ["tune"]) and not issubclass(self._shell, PnPOVSS):
+        if rest[:1] == ["tune"] and not issubclass(self._shell, PnPOVSS):
             raise ConfigurationError(
-                f"Expected {DEFAULT_MODEL} as `model.class_path` of `{rest[0]}`, but got "
+                f"Expected {DEFAULT_MODEL} as `model.class_path` of `tune`, but got "
                 f"{self._shell.__module__}.{self._shell.__qualname__}; other methods have "
-                "`test` and `predict`."
+                "`test`, `predict` and `segment`."
             )
         super().__init__(
             self._shell,
@@ -153,9 +156,8 @@ class EvaluationCLI(LightningCLI):
                 "use_distributed_sampler": False,
             },
             parser_class=Parser,
-            save_config_callback=SaveConfigCallback,
-            # A run folder keeps the configuration of its newest run.
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             seed_everything_default=False,  # nothing is random
             args=rest,
@@ -207,6 +209,7 @@ class EvaluationCLI(LightningCLI):
         command, *options = args
         of_command = self._parser(command)
         assert isinstance(of_command, Parser)
+        options = of_command.with_underscores(options)
         of_command.check_names(self._configs, options)
         configs = [f"--config={yaml.safe_dump(each.content)}" for each in self._configs]
         self.config = parser.parse_args([command, *configs, *options])
@@ -219,17 +222,21 @@ class EvaluationCLI(LightningCLI):
         if data is None:
             self._parser(self.subcommand).error(
                 f"Expected a configuration for `{self.subcommand}`, but got none with `data`; give "
-                "one of configs/*.yaml with --config (`train_free_eval.py configs` lists them)."
+                f"one with --config, such as --config voc21 (`{PROGRAM} configs` lists them)."
             )
-        parser = ArgumentParser()
-        parser.add_subclass_arguments(LightningDataModule, "data")
-        with configuration_at_fault():
-            datamodule = parser.instantiate_classes(Namespace(data=data)).data
+        datamodule = self._make_data(data)
         if self.subcommand == "tune":
             use_tuning_split(datamodule)
         check = getattr(datamodule, "check", None)
         if check is not None:
             check()
+
+    def _make_data(self, data: Any) -> Any:
+        """The data module of the configuration, for looking at the files."""
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(LightningDataModule, "data")
+        with configuration_at_fault():
+            return parser.instantiate_classes(Namespace(data=data)).data
 
     def _check_trainer(self) -> None:
         """Refuse what the Trainer takes, or ends with a stack trace for, and cannot work here."""
@@ -269,6 +276,21 @@ class EvaluationCLI(LightningCLI):
             # The callbacks print and write; label maps of a whole data set do not fit in memory.
             kwargs["verbose" if subcommand == "test" else "return_predictions"] = False
         return kwargs
+
+
+def load_segmenter(args: Sequence[str]) -> Segmenter:
+    """The method of a configuration, on the device that the Trainer would take.
+
+    Args:
+        args: options as of the command `segment`.
+    """
+
+    class Loader(EvaluationCLI):
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Nothing: only what `instantiate_classes` makes is wanted."""
+
+    loaded = Loader(["segment", "photo", *args])
+    return loaded.model.segmenter.to(loaded.trainer.strategy.root_device)
 
 
 def _shell_of(configs: Sequence[Config], args: Sequence[str]) -> type[MODEL_BASE]:

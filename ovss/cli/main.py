@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ovss._version import __version__
-from ovss.cli.help import COMMANDS, HELP
-from ovss.distributed import watch
-from ovss.utils.errors import ConfigurationError
+# Little more than this is imported before `begin`, as Ctrl-C would be a traceback until then.
+from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.utils.signals import stop
 
-QUICK = ("compare", "configs", "prepare")
-"""Commands that need no model: modules of this package, run without importing Lightning's CLI."""
+QUICK = ("app", "compare", "configs", "prepare", "reproduce")
+"""Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -26,8 +22,13 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     # Before torch and the model are loaded, which takes seconds to minutes.
     stop.begin(own_process=args is None)
+    from ovss.distributed import watch
+
     watch.watch_early()
     if args is None:
+        from ovss.cli.pipes import outlive_readers
+
+        outlive_readers()
         _run(sys.argv[1:])
         return
     try:
@@ -38,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: list[str]) -> None:
+    from ovss._version import __version__
+
     # Importing Lightning takes seconds: what needs no model is answered without it.
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(HELP)
@@ -45,7 +48,13 @@ def _run(args: list[str]) -> None:
     if args == ["--version"]:
         sys.stdout.write(f"ovss {__version__}\n")
         return
+    if args[0] == "segment" and args[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(SEGMENT_HELP)
+        return
+    from importlib import import_module
+
     from ovss.cli.console import reporting_errors, silence_libraries
+    from ovss.utils.errors import ConfigurationError
 
     with reporting_errors(args) as rest:
         command = rest[0] if rest else ""
@@ -54,6 +63,9 @@ def _run(args: list[str]) -> None:
         if command in QUICK:
             import_module(f"ovss.cli.{command}").main(rest[1:])
         else:
+            from ovss.cli.config_file import take_configs
+
+            take_configs(rest[1:])  # what is wrong in a file is said now, not in seconds
             from ovss.cli.lightning_cli import EvaluationCLI
 
             sys.argv[1:] = args  # Lightning's launchers start the other processes with it
@@ -62,9 +74,13 @@ def _run(args: list[str]) -> None:
 
 
 def _unknown_command(command: str) -> str:
+    import difflib
+
+    from ovss.utils.text import PROGRAM
+
     similar = difflib.get_close_matches(command, COMMANDS, n=1)
     return (
         f"Expected a command of {', '.join(COMMANDS)}, but got {command!r}."
         + "".join(f" Did you mean {name}?" for name in similar)
-        + "\n`train_free_eval.py --help` lists the commands."
+        + f"\n`{PROGRAM} --help` lists the commands."
     )

@@ -1,4 +1,4 @@
-"""Lightning's parser, with errors that fit on a screen."""
+"""Lightning's parser, with errors and help that fit on a screen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ovss.cli.config_file import Config, unknown_settings
+from ovss.utils.text import PROGRAM
 
 RENAMED = {"model.labeller.crf": "model.labeller.refine"}
 """Settings of before, and what they are called now."""
@@ -21,11 +22,43 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, with photos as a positional argument and no guessing of option names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own: Any = None  # the group of the command's own options
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Required arguments of a command are positional."""
-        return super().add_method_arguments(*args, **{"as_positional": True, **kwargs})
+        """Required arguments of a command are positional; of lists, one word an entry."""
+        before = len(self._actions)
+        names = super().add_method_arguments(*args, **{"as_positional": True, **kwargs})
+        for action in self._actions[before:]:
+            if not action.option_strings and getattr(action, "_typehint", None) == list[str]:
+                # The parser would want the list in one word, `[a,b]`.
+                action.nargs, action.metavar = "+", action.dest
+                action._typehint = str  # type: ignore[attr-defined]
+        self._own = self._action_groups[-1]
+        return names
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The command's own options first: those of the trainer alone fill five screens."""
+        groups, usage = self._action_groups, self.usage
+        if self._own is not None:
+            self._action_groups = [self._own, *(each for each in groups if each is not self._own)]
+            words = [f"{a.dest} [{a.dest} ...]" for a in self._actions if not a.option_strings]
+            self.usage = " ".join(["%(prog)s", "[--option VALUE ...]", *words])
+        try:
+            return super().format_help(*args, **kwargs)
+        finally:
+            self._action_groups, self.usage = groups, usage
+
+    def with_underscores(self, args: Sequence[str]) -> list[str]:
+        """A command line whose options are written as the parser knows them: `--max-side`, too."""
+        spelt = []
+        for arg in args:
+            name, equals, value = arg.partition("=")
+            known = name.startswith("--") and f"--{name[2:].replace('-', '_')}"
+            if known and known in self._option_string_actions:
+                name = known
+            spelt.append(f"{name}{equals}{value}")
+        return spelt
 
     def check_names(self, configs: Sequence[Config], args: Sequence[str]) -> None:
         """End the program where a setting does not exist, and guess what was meant.
@@ -74,7 +107,7 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         command = self._command
         about = f"{command} --help` lists the options" if command else "--help` lists the commands"
-        sys.stderr.write(f"error: {message}\n`train_free_eval.py {about}.\n")
+        sys.stderr.write(f"error: {message}\n`{PROGRAM} {about}.\n")
         sys.exit(2)
 
     @property

@@ -7,12 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
-
-from datamodules.base import BenchmarkDataModule
-from datamodules.prepare import prepare
 from ovss.cli.config_file import take_configs
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
+from ovss.utils.text import PROGRAM
 
 
 def main(args: Sequence[str]) -> None:
@@ -26,27 +23,33 @@ def main(args: Sequence[str]) -> None:
         Exception: see `prepare.prepare`.
     """
     own = argparse.ArgumentParser(
-        "train_free_eval.py prepare",
+        f"{PROGRAM} prepare",
         description="Download what evaluating a benchmark needs, and check every photo and mask.",
         epilog="Options of the data, such as --data.init_args.root FOLDER, override the "
         "configuration.",
         allow_abbrev=False,
     )
     # Read before, and here for `--help`.
-    own.add_argument("--config", metavar="YAML", help="configs/<benchmark>.yaml")
+    own.add_argument("--config", metavar="YAML", help="a file or the name of a shipped one: voc21")
     own.add_argument("--check", action="store_true", help="only check what is there, write nothing")
     own.add_argument("--mirror", metavar="URL", help="folder to get the archives from instead")
     configs, rest = take_configs(args)
     options, rest = own.parse_known_args(rest)
+    # Lightning takes seconds to import, which `--help` need not wait for.
+    from jsonargparse import ArgumentParser
+
+    from ovss.datamodules.base import BenchmarkDataModule
+    from ovss.datamodules.prepare import prepare
+
     sections = [config.content.get("data") for config in configs]
-    parser = ArgumentParser("train_free_eval.py prepare", allow_abbrev=False)
+    parser = ArgumentParser(f"{PROGRAM} prepare", allow_abbrev=False)
     parser.add_subclass_arguments(BenchmarkDataModule, "data", required=True)
     given = [f"--data={json.dumps(section)}" for section in sections if section]
     if not given and not any(option.startswith("--data") for option in rest):
         named = ", ".join(config.name for config in configs) or "a configuration"
         raise ConfigurationError(
-            f"Expected `data` in {named}, but there is none; give one of configs/*.yaml with "
-            "--config."
+            f"Expected `data` in {named}, but there is none; give a benchmark's with --config "
+            f"(`{PROGRAM} configs` lists them)."
         )
     settings = parser.parse_args([*given, *rest])
     with configuration_at_fault():

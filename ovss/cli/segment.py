@@ -1,4 +1,4 @@
-"""The `segment` command: photos on disk -> overlays, label maps and heat maps on disk."""
+"""The `segment` command: photos -> overlays, label maps and heat maps on disk."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from ovss.pixels import as_pixels
 from ovss.pnp import PnP
 from ovss.proposals import AllProposer
 from ovss.runs.fingerprint import as_plain
 from ovss.segmentation import (
+    MAX_SIDE,
     Segmentation,
-    as_pixels,
     own_classes,
     segment_with,
     warn_unknown_names,
 )
+from ovss.segmenter import Segmenter
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.files import write_atomically, write_png
+from ovss.utils.fetch import is_url
+from ovss.utils.files import make_writable, write_atomically, write_png
 from ovss.utils.progress import Progress
 from ovss.utils.text import counted
 
@@ -35,31 +39,41 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def segment_files(
-    segmenter: PnP,
-    photos: str,
+    segmenter: Segmenter,
+    photos: Sequence[str],
     classes: str | None,
     output: Path,
     background: bool = True,
     heatmaps: bool = False,
+    max_side: int = MAX_SIDE,
 ) -> None:
     """Segment photos and write what was found: the command `segment`.
 
     A photo that cannot be read does not stop the others.
 
     Raises:
-        ValueError: no classes, or photos that could not be read (after the others are done).
+        ValueError: no classes, heat maps of a method that has none, or photos that could not be
+            read (after the others are done).
         FileNotFoundError: no photos, or no such list of classes.
+        OSError: the output cannot be written.
     """
     benchmark = own_classes(read_classes(classes), background)
     files = find_photos(photos)
-    warn_unknown_names(segmenter.vlm, benchmark)
+    if isinstance(segmenter, PnP):
+        warn_unknown_names(segmenter.vlm, benchmark)
+    elif heatmaps:
+        raise ConfigurationError(
+            f"Expected a method with heat maps for `heatmaps`, but {segmenter.method} has none; "
+            "leave it out."
+        )
     segmenter.proposer = AllProposer()
     settings = as_plain(segmenter.settings())
+    make_writable(output, "a folder for results", "--output")
     failures = []
     with Progress("segment", len(files)) as progress:
         for file, name in zip(files, output_names(files), strict=True):
             try:
-                result = segment_with(segmenter, as_pixels(file), benchmark)
+                result = segment_with(segmenter, as_pixels(file), benchmark, max_side)
             except (ValueError, OSError) as error:
                 if len(files) == 1:
                     raise
@@ -89,14 +103,26 @@ def read_classes(classes: str | None) -> list[str]:
         >>> read_classes("cat, dog; puppy,grass")
         ['cat', 'dog; puppy', 'grass']
     """
-    lines = (classes or "").split(",")
-    if classes and classes.strip().endswith(".txt"):
-        path = Path(classes.strip())
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Expected a text file with a class a line at {path}, but there is no such file."
-            )
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    if not classes or not classes.strip().endswith(".txt"):
+        return split_classes(classes or "")
+    path = Path(classes.strip())
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a text file with a class a line at {path}, but there is no such file."
+        )
+    return _stripped(path.read_text(encoding="utf-8-sig").splitlines())
+
+
+def split_classes(classes: str) -> list[str]:
+    """Names separated by commas.
+
+    Raises:
+        ValueError: none given.
+    """
+    return _stripped(classes.split(","))
+
+
+def _stripped(lines: Sequence[str]) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ConfigurationError(
@@ -105,12 +131,21 @@ def read_classes(classes: str | None) -> list[str]:
     return names
 
 
-def find_photos(photos: str) -> list[Path]:
-    """The files that a path, a folder or a glob pattern stands for, in order of their names.
+def find_photos(photos: Sequence[str]) -> list[str | Path]:
+    """The files that paths, folders and glob patterns stand for, each once, and addresses.
+
+    What one of them stands for is in the order of names.
 
     Raises:
         FileNotFoundError: nothing there.
     """
+    found: list[str | Path] = []
+    for each in photos:
+        found += [each] if is_url(each) else _find_files(each)
+    return list(dict.fromkeys(found))
+
+
+def _find_files(photos: str) -> list[Path]:
     path = Path(photos).expanduser()
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -127,7 +162,24 @@ def find_photos(photos: str) -> list[Path]:
     return sorted(files)
 
 
-def output_names(files: Sequence[Path]) -> list[str]:
+def _as_file(photo: str | Path) -> Path:
+    """A file to name the results after; of an address its host and the last part of its path.
+
+    Example:
+        >>> _as_file("https://example.org:80/cats/my%20cat.jpg?size=3").as_posix()
+        'example.org/my cat.jpg'
+        >>> _as_file("https://example.org/..%2f").as_posix()
+        'example.org/photo'
+    """
+    if isinstance(photo, Path):
+        return photo
+    parts = urlsplit(photo)
+    last = re.split(r"[/\\]", unquote(parts.path))[-1]
+    shown = "".join(letter for letter in last if letter.isprintable()).strip(". ")
+    return Path(re.sub(r"[^\w.-]", "_", parts.hostname or "").strip("."), shown or "photo")
+
+
+def output_names(photos: Sequence[str | Path]) -> list[str]:
     """A name for each photo's results: its own, with the folders and suffix it takes to differ.
 
     Example:
@@ -136,6 +188,7 @@ def output_names(files: Sequence[Path]) -> list[str]:
         >>> output_names([Path("a/cat.jpg"), Path("a/cat.png"), Path("b/cat.jpg")])
         ['a/cat_jpg', 'a/cat_png', 'b/cat_jpg']
     """
+    files = [_as_file(photo) for photo in photos]
     stems = [_that_fits(file.stem) for file in files]
     for suffix in (False, True):
         for folders in range(max(len(file.parts) for file in files)):
@@ -160,7 +213,7 @@ def write_result(
     result: Segmentation,
     output: Path,
     name: str,
-    photo: Path,
+    photo: str | Path,
     settings: dict[str, object],
     heatmaps: bool = False,
 ) -> None:

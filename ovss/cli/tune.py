@@ -55,7 +55,7 @@ def tune_with_trainer(
     if datamodule is None:
         raise ConfigurationError(
             "Expected `data` in the configuration of `tune`, but got none; give one of "
-            "configs/*.yaml with --config."
+            "the shipped ones with --config, such as --config demo."
         )
     from ovss.tuning.tune import tune
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ovss.utils.shipped import shipped_section
+
 CHECKPOINT = Path(__file__).parent / "blip"
 """Folder of the weights, in the layout that `ovss.vlm.BlipITM.from_pretrained` reads.
 
@@ -11,5 +13,5 @@ CHECKPOINT = Path(__file__).parent / "blip"
 CLIP_CHECKPOINT = Path(__file__).parent / "clip"
 """Folder of a `transformers.CLIPModel` and its tokenizer, which `tools/train_demo_clip.py` made."""
 
-SETTINGS = Path(__file__).parent / "model.yaml"
+SETTINGS = shipped_section("demo", "model")
 """The `model` section that the demo and `ovss.segment` use with these weights."""

@@ -1,5 +1,6 @@
 """Class proposals: which of the classes to look for in a photo."""
 
+from ovss.proposals.ask import AskProposer
 from ovss.proposals.base import AllProposer, OracleProposer, Proposal, Proposer
 from ovss.proposals.cache import CachedProposer
 from ovss.proposals.choices import resolve
@@ -9,6 +10,7 @@ from ovss.proposals.matching import ContrastiveProposer, MatchProposer
 
 __all__ = [
     "AllProposer",
+    "AskProposer",
     "CachedProposer",
     "ClipProposer",
     "ContrastiveProposer",

@@ -17,7 +17,8 @@ class Proposal(NamedTuple):
     """The classes to look for in one photo.
 
     Attributes:
-        labels: labels of the benchmark, in ascending order.
+        labels: labels of the benchmark, in the order of an answer or else ascending. An answer may
+            name a class twice.
         scores: a confidence in 0..1 for each.
     """
 
@@ -50,6 +51,21 @@ class Proposer(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What, beside the photos, classes and VLM, the proposals depend on; for reports."""
+        return {}
+
+    def remarks(self) -> list[str]:
+        """What the run's summary says of the proposals, a sentence each."""
+        return []
+
+    def finish(self, device: torch.device) -> dict[str, float]:
+        """What proposing cost in a run that ends, summed over its processes, which all call this.
+
+        Args:
+            device: where the processes' backend works.
+
+        Returns:
+            Numbers by name, for `timing.json`; none where nothing but time was spent.
+        """
         return {}
 
 

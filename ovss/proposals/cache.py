@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.proposals.base import Proposal, Proposer
+from ovss.utils.files import open_in_place
 from ovss.utils.text import counted
 from ovss.vlm.base import VLM
 
@@ -68,6 +69,14 @@ class CachedProposer(Proposer):
         """See `Proposer.settings`."""
         return self.proposer.settings()
 
+    def remarks(self) -> list[str]:
+        """See `Proposer.remarks`."""
+        return self.proposer.remarks()
+
+    def finish(self, device: torch.device) -> dict[str, float]:
+        """See `Proposer.finish`."""
+        return self.proposer.finish(device)
+
     def _stem(self, benchmark: Benchmark, vlm: VLM | None) -> str:
         """File name without rank: the proposer and a fingerprint of what its answers depend on."""
         dependencies: dict[str, Any] = {
@@ -77,8 +86,8 @@ class CachedProposer(Proposer):
         }
         if vlm is not None:
             # The name alone would not notice that a local checkpoint was trained on.
-            weights = [_checksum(p) for p in vlm.parameters() if p.dim() == 1]
-            dependencies |= {"vlm": vlm.name, "image_size": vlm.image_size, "weights": weights}
+            weights = [_checksum(parameter) for parameter in vlm.parameters()]
+            dependencies |= {"vlm": vlm.settings(), "weights": weights}
         digest = hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:16]}"
 
@@ -87,7 +96,7 @@ class CachedProposer(Proposer):
         rank = torch.distributed.get_rank() if distributed else 0
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = [_line(photo, pixels, proposal) for (photo, pixels), proposal in fresh.items()]
-        with (self.folder / f"{stem}.rank{rank}.jsonl").open("a", encoding="utf-8") as file:
+        with open_in_place(self.folder / f"{stem}.rank{rank}.jsonl", "a") as file:
             # A run that was killed may have left half a line: the leading break ends it.
             file.write("\n" + "\n".join(lines) + "\n")
 
@@ -129,7 +138,6 @@ def _entry(line: bytes, benchmark: Benchmark) -> tuple[tuple[str, int], Proposal
             and isinstance(photo, str)
             and type(pixels) is int
             and all(type(label) is int and label in benchmark.searchable for label in labels)
-            and labels == sorted(set(labels))
             and len(labels) == len(scores)
             and all(type(score) in (int, float) and 0 <= score <= 1 for score in scores)
         )

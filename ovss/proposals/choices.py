@@ -28,6 +28,6 @@ def resolve(proposals: str | Proposer) -> Proposer:
             f"Expected `proposals` to be one of {list(CHOICES)} or a proposer, but got "
             f"{proposals!r}; those that need a path or a checkpoint are written out, such as "
             "{class_path: ovss.proposals.FileProposer, init_args: {path: answers.json}} (likewise "
-            "ovss.proposals.ClipProposer)."
+            "ovss.proposals.ClipProposer and AskProposer)."
         )
     return CHOICES[proposals]()

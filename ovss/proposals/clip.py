@@ -52,7 +52,7 @@ class ClipProposer(ScoredProposer):
 
     def scores(self, batch: PhotoBatch, benchmark: Benchmark, vlm: VLM) -> Tensor:
         """See `ScoredProposer.scores`."""
-        device = batch.pixel_values.device
+        device = batch.device
         self.scorer.model.to(device)
         pixels = torch.stack([self._resize(photo.to(device)) for photo in batch.photos])
         names, flat = searched_names(benchmark)

@@ -8,14 +8,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.proposals.base import Proposal, Proposer
 from ovss.vlm.base import VLM
-
-COCO_ABSENT = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
-"""COCO category ids in 1..182 that no annotation bears (cocostuff's labels.md)."""
-
-COCO_THINGS, COCO_THINGS_AND_STUFF = 80, 171
 
 
 class FileProposer(Proposer):
@@ -24,8 +19,8 @@ class FileProposer(Proposer):
     A value is either a list of class names, or a string as in the files that the paper's authors
     released: two bracketed lists, the classes and a percentage for each, such as
     `[2: 'bicycle', 15: 'person'], [100, 90%]`. The number before a name counts: it is the class's
-    position from 1 on, or on COCO the category id; the name is not read. An empty string is an
-    answer without classes.
+    position from 1 on, or on COCO the category id, and 0 is no class; the name is not read. An
+    empty string is an answer without classes. The order of an answer is that of its proposal.
 
     Args:
         path: the JSON file. Photos are found by the stem of their file name.
@@ -80,6 +75,16 @@ class FileProposer(Proposer):
         # The content and not the path decides what is proposed.
         return {"answers": f"a file with SHA-256 {self._digest}...", **own}
 
+    def remarks(self) -> list[str]:
+        """See `Proposer.remarks`."""
+        odd = [p for p, a in self._answers.items() if isinstance(a, str) and is_odd(a)]
+        if not odd:
+            return []
+        return [
+            f"{self.path.name}: {len(odd)} of {len(self._answers)} answers are of an odd form, of "
+            f"which what can be read was kept; the first is {odd[0]}'s."
+        ]
+
     def _proposals(self, benchmark: Benchmark) -> dict[str, Proposal]:
         """Every answer of the file as a proposal, so that mistakes show before the first photo."""
         by_id, by_name = label_of_id(benchmark), label_of_name(benchmark)
@@ -87,20 +92,20 @@ class FileProposer(Proposer):
         for photo, answer in self._answers.items():
             try:
                 if isinstance(answer, str):
-                    found = {
-                        _look_up(by_id, number): percent / 100
+                    found = [
+                        (_look_up(by_id, number), min(percent / 100, 1.0))
                         for number, percent in parse_answer(answer)
-                        if percent > self.threshold
-                    }
+                        if percent > self.threshold and number != 0
+                    ]
                 else:
-                    found = {_look_up(by_name, _plain(name)): 1.0 for name in answer}
+                    found = [(_look_up(by_name, _plain(name)), 1.0) for name in answer]
             except ValueError as error:
                 wrong.append(f"{photo}: {error}")
                 continue
             if not found and self.fallback == "first":
-                found = {benchmark.searchable[0]: 0.0}
-            labels = tuple(sorted(found))
-            proposals[photo] = Proposal(labels, tuple(min(found[k], 1.0) for k in labels))
+                found = [(benchmark.searchable[0], 0.0)]
+            labels, scores = zip(*found, strict=True) if found else ((), ())
+            proposals[photo] = Proposal(labels, scores)
         if wrong:
             listed = "\n  ".join(wrong[:5])
             raise ValueError(
@@ -114,8 +119,9 @@ class FileProposer(Proposer):
 def parse_answer(answer: str) -> list[tuple[int, float]]:
     """Class numbers and percentages of a released answer.
 
-    What stands between the two lists (blanks, commas, line breaks) does not matter. Where the
-    lists differ in length the surplus is left out, as the released code does.
+    What stands between the two lists (blanks, commas, line breaks) does not matter, nor do words
+    around a percentage: it is the number after the last colon, where there is one. Where the lists
+    differ in length the surplus is left out, as the released code does.
 
     Raises:
         ValueError: there are not two lists, or one without numbers.
@@ -125,44 +131,58 @@ def parse_answer(answer: str) -> list[tuple[int, float]]:
         [(2, 100.0), (15, 90.0)]
         >>> parse_answer("[13: 'horse']" + chr(10) + "[horse: 95%]")
         [(13, 95.0)]
+        >>> parse_answer("[0: none, 3: car], [100, 95% car]")
+        [(0, 100.0), (3, 95.0)]
         >>> parse_answer("")
         []
     """
     if not answer.strip():
         return []
-    lists = re.findall(r"\[([^\[\]]*)\]", answer)
-    if len(lists) != 2:
+    lists = _lists(answer)
+    if lists is None:
         raise ValueError(f"expected two lists in brackets, but got {answer[:80]!r}")
-    if not lists[0].strip():
+    names, parts = lists
+    if not names.strip():
         return []
-    numbers = re.findall(r"(?:^|,)\s*['\"]?(\d+)['\"]?\s*:", lists[0])
+    numbers = _numbers(names)
     if not numbers:
         raise ValueError(f"expected `number: name` in the first list, but got {answer[:80]!r}")
     percentages = []
-    for part in lists[1].split(","):
-        matched = re.fullmatch(r"(?:.*:)?\s*(\d+(?:\.\d+)?)\s*%?\s*", part, re.DOTALL)
+    for part in parts or [""]:
+        matched = re.fullmatch(r"(?:.*:)?\s*(\d+(?:\.\d+)?)\s*(?:%.*)?", part, re.DOTALL)
         if matched is None:
             raise ValueError(f"expected percentages in the second list, but got {answer[:80]!r}")
         percentages.append(float(matched[1]))
-    return list(zip(map(int, numbers), percentages, strict=False))
+    return list(zip(numbers, percentages, strict=False))
 
 
-def label_of_id(benchmark: Benchmark) -> dict[Any, int]:
-    """The number that released answers use for each class -> its label.
+def is_odd(answer: str) -> bool:
+    """Whether a readable answer says more, less or something else than a percentage for each class.
 
-    Raises:
-        ValueError: a COCO benchmark with another number of classes than COCO has.
+    Class number 0, words after a percentage, or lists of different lengths.
+
+    Example:
+        >>> is_odd("[2: bicycle, 15: person], [100, 90%]"), is_odd("[3: car], [95% car]")
+        (False, True)
     """
-    labels = benchmark.searchable
-    if not benchmark.key.startswith("coco"):
-        return dict(enumerate(labels, start=1))
-    if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):
-        raise ValueError(
-            f"Expected {COCO_THINGS} or {COCO_THINGS_AND_STUFF} classes in a COCO benchmark, but "
-            f"{benchmark.key} has {len(labels)}."
-        )
-    categories = [number for number in range(1, 183) if number not in COCO_ABSENT]
-    return dict(zip(categories, labels, strict=False))
+    lists = _lists(answer)
+    if lists is None:
+        return False
+    numbers, parts = _numbers(lists[0]), lists[1]
+    words = any(re.search(r"%\s*\S", part) for part in parts)
+    return words or 0 in numbers or len(numbers) != len(parts)
+
+
+def _lists(answer: str) -> tuple[str, list[str]] | None:
+    """The list of classes, and the parts of that of percentages; None where there are not two."""
+    lists = re.findall(r"\[([^\[\]]*)\]", answer)
+    if len(lists) != 2:
+        return None
+    return lists[0], lists[1].split(",") if lists[1].strip() else []
+
+
+def _numbers(names: str) -> list[int]:
+    return [int(n) for n in re.findall(r"(?:^|,)\s*['\"]?(\d+)['\"]?\s*:", names)]
 
 
 def label_of_name(benchmark: Benchmark) -> dict[Any, int]:

@@ -45,7 +45,7 @@ class MatchProposer(ScoredProposer):
         """See `ScoredProposer.scores`."""
         names, flat = searched_names(benchmark)
         scorer = ItmScorer(vlm, self.template, self.chunk)
-        return best_synonym(scorer.logits_per_image(batch.pixel_values, flat).sigmoid(), names)
+        return best_synonym(scorer.logits_per_image(batch.stacked, flat).sigmoid(), names)
 
     def settings(self) -> dict[str, Any]:
         """See `Proposer.settings`."""
@@ -88,7 +88,7 @@ class ContrastiveProposer(ScoredProposer):
         if self._scorer is None or self._scorer.vlm is not vlm:  # it keeps the names' embeddings
             self._scorer = ItcScorer(vlm, self.template, self.temperature)
         names, flat = searched_names(benchmark)
-        logits = self._scorer.logits_per_image(batch.pixel_values, flat)
+        logits = self._scorer.logits_per_image(batch.stacked, flat)
         return best_synonym(logits, names).softmax(-1)
 
     def settings(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import TEMPLATES
 from ovss.runs.photos import PhotoRecord, counts_of
 from ovss.runs.run import Run, read_run
-from ovss.utils.files import write_atomically
+from ovss.utils.files import make_writable, write_atomically
 from ovss.utils.text import counted, percent
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,11 @@ def compare_runs(
         resamples: draws of the paired bootstrap.
         seed: of the draws.
         open_photos: gives a run's photos and ground truth, if they are at hand.
+
+    Raises:
+        OSError: a run is missing, or the page cannot be written.
     """
+    make_writable(output.parent, "a folder for the report", "--output")
     rows = compare_rows([read_run(folder) for folder in folders], resamples, seed)
     console = Console()
     console.print(_rich_table(rows))

@@ -35,11 +35,13 @@ class Figure:
     """Pictures of one photo.
 
     Attributes:
+        photo: its id.
         pictures: what each is, and the picture as a data URI.
         caption: what to say below.
         legend: the classes in them, and their colours (0..255).
     """
 
+    photo: str
     pictures: list[tuple[str, str]]
     caption: str
     legend: list[tuple[str, tuple[int, int, int]]]
@@ -84,7 +86,7 @@ def show_photo(
         for label, name in enumerate(benchmark.classes)
         if found[label] and label != benchmark.background
     ]
-    return Figure(pictures, caption, legend)
+    return Figure(record.id, pictures, caption, legend)
 
 
 def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
@@ -99,10 +101,11 @@ def _find(dataset: Photos, record: PhotoRecord) -> dict[str, Any] | None:
     return None
 
 
-def data_uri(image: Image.Image, side: int = 320) -> str:
-    """An image of at most `side` pixels as a JPEG inside the page, some 15 kB."""
+def data_uri(image: Image.Image, side: int = 640) -> str:
+    """An image inside the page: some 40 kB, no side longer than most benchmarks' photos."""
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
-    small.save(data, "jpeg", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    # Half the bytes of a JPEG that looks the same; every browser has shown it since 2020.
+    small.save(data, "webp", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
 import weakref
 import zlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from filelock import lock_descriptor
 from PIL import Image, PngImagePlugin
 
 from ovss.runs.fingerprint import differences, digest_of, read_fingerprint
@@ -22,16 +24,12 @@ from ovss.runs.layout import FORMAT, RunLayout
 from ovss.utils.files import (
     check_no_link,
     check_regular,
+    expecting_writable,
     open_in_place,
     write_atomically,
     write_png,
 )
 from ovss.utils.text import counted
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock there
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -100,37 +98,34 @@ class RunFiles:
             ValueError: another run is at work there, or a link leads out of the folder.
             OSError: the folder cannot be written to.
         """
-        try:
+        with expecting_writable(self.path, "a run folder", "trainer.default_root_dir"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_no_links()
             file = open_in_place(self.layout.lock, "a+")
+        free = True
+        try:
+            # Of the file that is open, as the path is not to be followed anew.
+            free = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
-            raise type(error)(
-                error.errno,
-                f"Expected a run folder that can be written to, but got {self.path} "
-                f"({error.strerror}); choose another `trainer.default_root_dir`",
-            ) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            log.warning(
+                "%s is on a file system without locks (%s): make sure that only one run "
+                "writes there.",
+                self.path,
+                error.strerror,
+            )
+        if not free:
+            holder = ""
+            with suppress(OSError):  # Windows lets nobody read what is locked
                 file.seek(0)
-                holder = file.read(200).strip() or "another process"
-                file.close()
-                raise ValueError(
-                    f"Expected to be the only run in {self.path}, but {holder} is at work there; "
-                    "wait for it, or choose another `trainer.default_root_dir`."
-                ) from None
-            except OSError as error:
-                log.warning(
-                    "%s is on a file system without locks (%s): make sure that only one run "
-                    "writes there.",
-                    self.path,
-                    error.strerror,
-                )
+                holder = file.read(200).strip()
+            file.close()
+            raise ValueError(
+                f"Expected to be the only run in {self.path}, but {holder or 'another process'} is "
+                "at work there; wait for it, or choose another `trainer.default_root_dir`."
+            )
         try:
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
         except OSError:  # a full disk; the lock holds without its text
             log.debug("Could not write the lock's owner", exc_info=True)

@@ -15,6 +15,26 @@ from ovss.segmenter import Segmenter
 from ovss.utils.files import write_atomically
 
 
+def conditions(benchmark: Benchmark, segmenter: Segmenter) -> dict[str, Any]:
+    """What a score is only comparable with, as JSON-ready data.
+
+    Args:
+        benchmark: the classes and how they are scored.
+        segmenter: the method.
+    """
+    own, settings = benchmark.prompts_file, as_plain(segmenter.settings())
+    return {
+        "benchmark": benchmark.key,
+        "protocol": benchmark.protocol,
+        **({} if own is None else {"prompts": own}),
+        "method": segmenter.method,
+        **{name: settings[name] for name in ("variant",) if name in settings},
+        "model": segmenter.model,
+        "proposals": segmenter.proposer.name,
+        "settings": settings,
+    }
+
+
 def scores_as_data(
     results: dict[str, Any],
     benchmark: Benchmark,
@@ -31,18 +51,7 @@ def scores_as_data(
         segmenter: the method.
         expected: photos in the whole split; None where nobody knows.
     """
-    own, settings = benchmark.prompts_file, as_plain(segmenter.settings())
-    data: dict[str, Any] = {
-        "benchmark": benchmark.key,
-        "protocol": benchmark.protocol,
-        **({} if own is None else {"prompts": own}),
-        "method": segmenter.method,
-        **{name: settings[name] for name in ("variant",) if name in settings},
-        "model": segmenter.model,
-        "proposals": segmenter.proposer.name,
-        "settings": settings,
-        "photos": int(results["photos"]),
-    }
+    data = {**conditions(benchmark, segmenter), "photos": int(results["photos"])}
     if expected is not None:
         data["expected_photos"] = expected
     for name in ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU"):

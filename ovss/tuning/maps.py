@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ovss.captions import TEMPLATE
-from ovss.maps import min_max
-from ovss.pnp import ClassNames, gradcam_rounds, merge_synonyms, unique_names
+from ovss.pnp import ClassNames, caption_names, gradcam_rounds, merge_synonyms
 from ovss.salience import SalienceDropout
 from ovss.tuning.photos import TuningPhotos, chunked
 from ovss.tuning.space import Setting
@@ -103,7 +102,8 @@ class MapStore:
 
     def _first_round(self, chunk: Sequence[int]) -> None:
         """Fill in the first round of some photos."""
-        captions = [self.vlm.captions(unique_names(self.names[p]), self.template) for p in chunk]
+        names = {p: caption_names(self.names[p], self.dropout.variant) for p in chunk}
+        captions = [self.vlm.captions(names[p], self.template) for p in chunk]
         owners = [row for row, own in enumerate(captions) for _ in own]
         tokens = self.vlm.tokenize([caption for own in captions for caption in own])
         pixels = self.photos.pixel_values[chunk[0] : chunk[-1] + 1].to(self.vlm.device)
@@ -118,13 +118,7 @@ class MapStore:
             groups = [tokens.groups[caption] for caption in own]
             parts = [pooled[c, : len(g)] for c, g in zip(own, groups, strict=True)]
             class_maps = torch.cat(parts).permute(1, 2, 0, 3, 4)
-            if (
-                self.rescale
-                and self.dropout.variant == "released"
-                and all(len(group) == 1 for g in groups for group in g)
-            ):
-                class_maps = min_max(class_maps)
-            merged = merge_synonyms(class_maps.flatten(0, 1), self.names[photo])
+            merged = merge_synonyms(class_maps.flatten(0, 1), names[photo], self.names[photo])
             merged = merged.unflatten(0, class_maps.shape[:2]).permute(2, 0, 1, 3, 4)
             self._first[self._starts[photo] : self._starts[photo + 1]] = (
                 merged.float().cpu().numpy()

@@ -13,12 +13,13 @@ from ovss.benchmark import Benchmark
 from ovss.maps import full_float32, min_max, upsampling
 from ovss.pnp import PnP
 from ovss.tuning.photos import TuningPhotos
+from ovss.tuning.space import Setting
 
 Mask = Literal["labels", "map"]
 """What masks a photo: the labels that the whole pipeline predicts, or the map they come from."""
 
-Masks = Callable[[Sequence[int], Sequence[Tensor], float], list[Tensor]]
-"""Places in `TuningPhotos`, their class maps and a threshold -> `(K_i, R, R)` masks in 0..1."""
+Masks = Callable[[Sequence[int], Sequence[Tensor], Setting], list[Tensor]]
+"""Places in `TuningPhotos`, their class maps and a setting -> `(K_i, R, R)` masks in 0..1."""
 
 
 def make_masks(
@@ -37,15 +38,15 @@ def make_masks(
         ValueError: another kind.
     """
 
-    def of_labels(places: Sequence[int], maps: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        labels = label_photos(segmenter, benchmark, photos, places, maps, threshold)
+    def of_labels(places: Sequence[int], maps: Sequence[Tensor], setting: Setting) -> list[Tensor]:
+        labels = label_photos(segmenter, benchmark, photos, places, maps, setting)
         return [
             label_masks(own, photos.labels[place], size)
             for own, place in zip(labels, places, strict=True)
         ]
 
-    def of_maps(places: Sequence[int], maps: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        return [soft_mask(own, threshold, size) for own in maps]
+    def of_maps(places: Sequence[int], maps: Sequence[Tensor], setting: Setting) -> list[Tensor]:
+        return [soft_mask(own, setting.threshold, size) for own in maps]
 
     if kind == "labels":
         return of_labels
@@ -81,9 +82,9 @@ def label_photos(
     photos: TuningPhotos,
     places: Sequence[int],
     maps: Sequence[Tensor],
-    threshold: float,
+    setting: Setting,
 ) -> list[Tensor]:
-    """For each photo `(H, W)`: the labels that `test` would give it at this threshold.
+    """For each photo `(H, W)`: the labels that `test` would give it with this setting.
 
     Args:
         segmenter: its labeller is used.
@@ -91,7 +92,7 @@ def label_photos(
         photos: the tuning photos.
         places: which of them.
         maps: `(K_i, g, g)` class maps of each.
-        threshold: the labeller's.
+        setting: what the maps were made with, and the labeller's threshold.
     """
     device = segmenter.vlm.device
     return segmenter.label_maps(
@@ -99,5 +100,6 @@ def label_photos(
         [own.to(device) for own in maps],
         [photos.labels[place] for place in places],
         benchmark,
-        threshold,
+        setting.rounds,
+        setting.threshold,
     )

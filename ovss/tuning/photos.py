@@ -104,14 +104,14 @@ def gather_photos(
             raise ValueError(f"Expected photos to tune on to be readable: {unreadable.reason}")
         moved = batch._replace(
             photos=[photo.to(vlm.device) for photo in batch.photos],
-            pixel_values=batch.pixel_values.to(vlm.device),
+            pixel_values=batch.stacked.to(vlm.device),
         )
         for row, proposal in enumerate(proposer(moved, benchmark, vlm)):
             if len(proposal.labels) > 1 and len(ids) < limit:
                 ids.append(batch.ids[row])
                 indices.append(order[seen + row])
                 photos.append(batch.photos[row])
-                pixels.append(batch.pixel_values[row])
+                pixels.append(batch.stacked[row])
                 thumbnails.append(resize(batch.photos[row], size))
                 labels.append(proposal.labels)
         seen += len(batch.ids)

@@ -51,7 +51,7 @@ class SearchSpace:
         rounds: rounds of Salience DropOut. A setting of more than one round costs as many passes
             over the photos; all settings of one round share a single pass.
         patches: patches dropped after a round, for settings of more than one: counts, or
-            fractions of the patch grid in (0, 1).
+            shares in (0, 1) of the patches that remain.
     """
 
     layers: list[int] | None = None
@@ -65,7 +65,8 @@ class SearchSpace:
 
         Layers whose gradient is always zero are no choice. By default thresholds are 0.01 to 0.5
         (the released code's is 0.15), rounds 1, 2 and 4 (the paper's), and the patches of a round
-        about 2 % of the grid (the released code's 10 of 441) and twice that.
+        about 2 % of the grid (the released code's 10 of 441), twice that, a quarter of the patches
+        that remain, and half of them (the paper's).
 
         Raises:
             ValueError: a layer, head, threshold or number that cannot be, or an empty list.
@@ -80,7 +81,7 @@ class SearchSpace:
                 else self.thresholds
             ),
             "rounds": [1, 2, 4] if self.rounds is None else self.rounds,
-            "patches": [few, 2 * few] if self.patches is None else self.patches,
+            "patches": [few, 2 * few, 0.25, 0.5] if self.patches is None else self.patches,
         }
         names = {field.name.removesuffix("s"): field.name for field in fields(self)}
         for part, values in chosen.items():
@@ -94,7 +95,7 @@ class SearchSpace:
         for name, good in (
             ("threshold", lambda value: 0 <= value <= 1),
             ("rounds", lambda value: isinstance(value, int) and value >= 1),
-            ("patches", lambda value: 0 < value < 1 or (value >= 1 and value == int(value))),
+            ("patches", lambda value: 0 < value < 1 or (type(value) is int and value >= 1)),
         ):
             for value in chosen[name]:
                 if not good(value):

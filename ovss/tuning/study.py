@@ -182,7 +182,7 @@ def make_objective(
     def objective(trial: Trial, setting: Setting) -> float:
         total = Points(0, 0, 0.0)
         for step, photos in enumerate(parts, 1):
-            total += reward(photos, masks(photos, store(setting, photos), setting.threshold))
+            total += reward(photos, masks(photos, store(setting, photos), setting))
             leave_if_asked()
             trial.set_user_attr("seen", time.time())
             if step < len(parts):

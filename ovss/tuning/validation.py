@@ -59,7 +59,7 @@ def score_settings(
         )
         for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
             maps = store(setting, chunk)
-            labels = label_photos(segmenter, benchmark, photos, chunk, maps, setting.threshold)
+            labels = label_photos(segmenter, benchmark, photos, chunk, maps, setting)
             scores.update([each.cpu() for each in labels], list(batch.masks or ()))
         found.append(float(scores.compute()["mIoU"]))
         progress(1)

@@ -6,6 +6,8 @@ import io
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +36,39 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def expecting_writable(path: str | Path, what: str, setting: str) -> Iterator[None]:
+    """Say of what cannot be made or written within what was expected and what to do.
+
+    Args:
+        path: the folder that is written to.
+        what: it is, such as "a run folder".
+        setting: that names it.
+
+    Raises:
+        OSError: as it was raised, in these words.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"Expected {what} that can be written to, but got {path} ({error.strerror}); choose "
+            f"another `{setting}`",
+        ) from error
+
+
+def make_writable(folder: Path, what: str, setting: str) -> None:
+    """Make a folder that results will go to, before the work rather than after it.
+
+    Raises:
+        OSError: see `expecting_writable`.
+    """
+    with expecting_writable(folder, what, setting):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_regular(path: str | Path) -> None:

@@ -19,20 +19,23 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from ovss.utils.text import duration, pace
+
 log = logging.getLogger(__name__)
 
 
 class RateColumn(ProgressColumn):
-    """Units a second."""
+    """Units a second, or seconds a unit, since the beginning."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, before: int) -> None:
         super().__init__()
         self.unit = unit
+        self.before = before
 
     def render(self, task: Task) -> Text:
         """Draw the rate."""
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:.1f} {self.unit}/s" if rate else f"- {self.unit}/s", style="cyan")
+        done = int(task.completed) - self.before
+        return Text(pace(done, max(task.elapsed or 0.0, 1e-9), self.unit), style="cyan")
 
 
 class Progress:
@@ -83,10 +86,12 @@ class Progress:
                 TextColumn("[bold]{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                RateColumn(self.unit),
+                RateColumn(self.unit, self.before),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
+                # Of the time left: a photo may take longer than rich's 30 s.
+                speed_estimate_period=600.0,
             )
             self._bar.add_task(self.what, total=self.total, completed=self.done)
             self._bar.start()
@@ -114,11 +119,9 @@ class Progress:
 
     def line(self, seconds: float) -> str:
         """What is done after so many seconds, in words."""
-        rate = (self.done - self.before) / max(seconds, 1e-9)
+        now = self.done - self.before
+        rate = pace(now, max(seconds, 1e-9), self.unit)
         if self.total is None:
-            return f"{self.what}: {self.done} {self.unit}, {rate:.1f} {self.unit}/s"
-        left = (self.total - self.done) / max(rate, 1e-9)
-        return (
-            f"{self.what}: {self.done} of {self.total} {self.unit}, {rate:.1f} {self.unit}/s, "
-            f"{left:.0f} s left"
-        )
+            return f"{self.what}: {self.done} {self.unit}, {rate}"
+        line = f"{self.what}: {self.done} of {self.total} {self.unit}, {rate}"
+        return f"{line}, {duration((self.total - self.done) * seconds / now)} left" if now else line

@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 REQUEUE = 75
 """Exit code of a run that stopped on a signal and should be started again (sysexits' TEMPFAIL)."""
@@ -167,7 +169,8 @@ def _leave(number: int) -> None:
     """End the process at once: an exception could be lost in the middle of an import."""
     interrupted = number == signal.SIGINT
     why = "" if interrupted else f" on {signal.Signals(number).name}"
-    os.write(2, f"stopped{why}; {AGAIN}\n".encode())
+    with suppress(OSError):  # nobody may be reading
+        os.write(2, f"stopped{why}; {AGAIN}\n".encode())
     os._exit(INTERRUPTED if interrupted else REQUEUE)
 
 

@@ -23,6 +23,7 @@ _MAX_LISTED = 12
 """More classes that were not found are counted, not listed."""
 _TEXT_COLOUR: RGB = (32, 33, 36)
 _FAINT_COLOUR: RGB = (112, 117, 122)
+_NOTE_GROUND: RGB = (255, 236, 179)
 
 
 def draw_overlay(
@@ -36,6 +37,7 @@ def draw_overlay(
     legend: bool = True,
     missing: Sequence[int] = (),
     enlarge: bool = True,
+    note: str = "",
 ) -> Image.Image:
     """A photo with its label map over it.
 
@@ -54,6 +56,7 @@ def draw_overlay(
         missing: labels that were looked for and not found, named at the legend's end.
         enlarge: bring the shorter side to at least 480 and the longer to at most 1,600 pixels;
             otherwise the picture has the photo's size.
+        note: a last line below, also without the legend.
 
     Raises:
         ValueError: sizes that differ, or an opacity outside 0..1.
@@ -78,7 +81,7 @@ def draw_overlay(
     if names:
         write_names(image, labels, classes, palette, background, font_size)
     if not legend:
-        return image
+        return _stacked([image, *_drawn_note(note, image.width, font_size)])
     entries: list[tuple[str, RGB | None]] = [
         (f"{classes[i]} {_percent(shares[i])}", palette[i])
         for i in sorted(found, key=lambda i: -shares[i])
@@ -88,10 +91,38 @@ def draw_overlay(
         absent = [f"{len(absent)} classes not found"]
     entries += [(text, None) for text in absent]
     below = draw_legend(entries or [("nothing found", None)], image.width, font_size)
-    whole = Image.new("RGB", (image.width, image.height + below.height), WHITE)
-    whole.paste(image, (0, 0))
-    whole.paste(below, (0, image.height))
+    return _stacked([image, below, *_drawn_note(note, image.width, font_size)])
+
+
+def _stacked(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one width, from top to bottom."""
+    whole = Image.new("RGB", (images[0].width, sum(each.height for each in images)), WHITE)
+    top = 0
+    for each in images:
+        whole.paste(each, (0, top))
+        top += each.height
     return whole
+
+
+def _drawn_note(note: str, width: int, font_size: int) -> list[Image.Image]:
+    """A text in lines of at most `width` pixels, dark on a warm ground; nothing for no text."""
+    if not note:
+        return []
+    font, pad = load_font(font_size), font_size // 2
+    lines = [""]
+    for word in note.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 2 * pad:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    step = round(1.4 * font_size)
+    image = Image.new("RGB", (width, len(lines) * step + pad), _NOTE_GROUND)
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        middle = pad // 2 + number * step + step // 2
+        draw.text((pad, middle), line, _TEXT_COLOUR, font, anchor="lm")
+    return [image]
 
 
 def blend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ovss.captions import TEMPLATE, Caption, class_tokens, split_captions
 from ovss.gradcam import GradCAM, differentiate, take_head, to_patch_grid, weight_by_gradient
+from ovss.vlm.identity import built_from
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,12 @@ class VLM(nn.Module, ABC):
 
     def settings(self) -> dict[str, Any]:
         """What tells this model from another of its architecture, but for the weights."""
-        return {"name": self.name, "image_size": self.image_size}
+        return {
+            "name": self.name,
+            "image_size": self.image_size,
+            **asdict(self.statistics),
+            "built_from": built_from(getattr(self, "model", None), self.tokenizer),
+        }
 
     def stages(self) -> dict[str, nn.Module]:
         """Parts whose time is worth knowing, by name; each a module that is called as one."""
@@ -286,12 +292,12 @@ class VLM(nn.Module, ABC):
         Raises:
             ValueError: with the choices there are.
         """
-        if layer == self.num_layers - 1:
+        if type(layer) is int and layer == self.num_layers - 1:
             raise ValueError(
                 f"Expected `layer` to be in 0..{self.layers[-1]}, but got {layer}: the last "
                 "layer's class tokens do not reach the matching head, so its maps are always zero."
             )
-        if layer not in self.layers:
+        if type(layer) is not int or layer not in self.layers:
             raise ValueError(
                 f"Expected `layer` to be in 0..{self.layers[-1]} (counted from 0), but got {layer}."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from ovss.vlm.loading import (
     new_grid,
     resize_positions,
 )
+
+log = logging.getLogger(__name__)
+
+PUBLISHED_WIDTH, PUBLISHED_HEAD_WIDTH, PUBLISHED_EPS = 768, 64, 1e-6
+"""Of BLIP's own configurations: the text encoder's width, the width of a head of either encoder,
+and the vision encoder's layer-norm epsilon."""
 
 LONGEST = 256
 """Tokens of a photo's captions in one sequence, whose self-attention grows with their square."""
@@ -77,11 +84,13 @@ class BlipITM(VLM):
                 `demo` for the tiny model that ships with the package.
             image_size: side of the square input in pixels, a multiple of the patch size; position
                 embeddings are interpolated to it. Default: the checkpoint's own.
-            revision: branch, tag or commit on the hub.
+            revision: branch, tag or commit on the hub; default: the one in
+                `ovss.vlm.loading.REVISIONS`, else the newest.
 
         Raises:
             FileNotFoundError: no such folder or model, or files missing.
-            ValueError: another architecture, no matching head, or an impossible `image_size`.
+            ValueError: another architecture, no matching head, an impossible `image_size`, or a
+                number of attention heads that no published checkpoint was trained with.
         """
         from transformers import BlipForImageTextRetrieval
 
@@ -91,6 +100,7 @@ class BlipITM(VLM):
         model, tokenizer = load_pretrained(
             BlipForImageTextRetrieval, name_or_path, revision, "blip"
         )
+        check_published(model.config, name)
         vision = model.config.vision_config
         grid = new_grid(vision, image_size)
         if grid is not None:
@@ -173,4 +183,41 @@ class BlipITM(VLM):
         blocks = self.model.text_encoder.encoder.layer
         return probabilities_from_hooks(
             {layer: blocks[layer].crossattention.self.dropout for layer in layers}
+        )
+
+
+def check_published(config: Any, name: str) -> None:
+    """Refuse a published BLIP with a configuration that gives silently wrong maps.
+
+    Hub configurations once said 8 text heads for 12 (transformers issue 22625): the weights fit all
+    the same. Models of another width are nobody's but their owner's, and not checked.
+
+    Args:
+        config: a `BlipConfig`.
+        name: the checkpoint, for messages.
+
+    Raises:
+        ValueError: the width of a head is not 64.
+    """
+    if config.text_config.hidden_size != PUBLISHED_WIDTH:
+        return
+    for part in (config.text_config, config.vision_config):
+        heads = part.hidden_size // PUBLISHED_HEAD_WIDTH
+        if part.num_attention_heads != heads:
+            section = "text_config" if part is config.text_config else "vision_config"
+            raise ValueError(
+                f"Expected `{section}.num_attention_heads` in config.json of {name} to be {heads} "
+                f"({part.hidden_size} / {PUBLISHED_HEAD_WIDTH}, as BLIP was trained), but got "
+                f"{part.num_attention_heads}: its maps would be wrong. Give a `revision` with the "
+                "corrected configuration (docs/vlms.md has those that are known), or correct a "
+                "local copy."
+            )
+    eps = config.vision_config.layer_norm_eps
+    if eps != PUBLISHED_EPS:
+        log.warning(
+            "%s: `vision_config.layer_norm_eps` is %g where BLIP was trained with %g. On the "
+            "recorded cases that moves match logits by 3e-5 and no label.",
+            name,
+            eps,
+            PUBLISHED_EPS,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import pickle
 from collections.abc import Mapping
@@ -14,10 +15,25 @@ from torch import Tensor, nn
 
 from ovss.vlm.base import ImageStatistics
 
+log = logging.getLogger(__name__)
+
 CLIP_STATISTICS = ImageStatistics(
     (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 )
 """The statistics of CLIP, which BLIP and BridgeTower were trained with, too."""
+
+
+REVISIONS = {
+    "Salesforce/blip-itm-base-coco": "e53efa8c21a31de017ae583d8bfe42dfa9ada8cb",
+    "Salesforce/blip-itm-large-coco": "8a0f749d3412b349b49d2a582fc13719d1c87999",
+    "Salesforce/blip-itm-large-flickr": "6df0d85f8fd97df11ec109039692a09a7988ef03",
+}
+"""Commits on the hub that are taken where no `revision` is given: those that corrected the number
+of text heads in BLIP's configurations. `main` takes the newest."""
+
+
+SIZES = {"Salesforce/blip-itm-large-flickr": "1.8 GB"}
+"""What is fetched of the paper's model; the hub's bar shows it of the others."""
 
 
 def load_pretrained(
@@ -32,7 +48,7 @@ def load_pretrained(
     Args:
         architecture: the transformers class.
         name_or_path: hub id or local folder.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; default: that of `REVISIONS`, or the newest.
         model_type: what `config.json` must say.
         optional: see `load_checkpoint`.
 
@@ -65,7 +81,52 @@ def load_checkpoint(
     option: str = "",
     advice: str = "",
 ) -> tuple[Any, Any]:
-    """A frozen transformers model in float32 and eval mode, and its tokenizer.
+    """`load_model`, and its tokenizer.
+
+    Args:
+        architectures: see `load_model`, as for the others.
+        name_or_path: hub id or local folder.
+        revision: branch, tag or commit on the hub.
+        optional: start of the names of modules that may be missing.
+        option: how the command line names `name_or_path`, for errors.
+        advice: what to take instead of a checkpoint that lacks weights, for errors.
+
+    Raises:
+        FileNotFoundError: see `load_model`, or no tokenizer.
+        ValueError: see `load_model`.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(name_or_path)
+    revision = revision or REVISIONS.get(name)
+    files = ", and the tokenizer's files"
+    model = load_model(architectures, name, revision, optional, option, advice, files)
+    expected, remedy = _expected(architectures, files), _remedy(name, option)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
+        ) from error
+    # transformers makes up a tokenizer of special tokens alone where the files are missing.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise FileNotFoundError(
+            f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
+        )
+    return model, tokenizer
+
+
+def load_model(
+    architectures: Mapping[str, Any],
+    name_or_path: str | Path,
+    revision: str | None,
+    optional: str | None = None,
+    option: str = "",
+    advice: str = "",
+    files: str = "",
+    **kwargs: Any,
+) -> Any:
+    """A frozen transformers model in float32 and eval mode.
 
     safetensors are taken where there are any, else `pytorch_model.bin` through torch's
     `weights_only` loader; code from the hub is never run.
@@ -73,11 +134,13 @@ def load_checkpoint(
     Args:
         architectures: transformers classes by what `config.json` says under `model_type`.
         name_or_path: hub id or local folder.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; default: that of `REVISIONS`, or the newest.
         optional: start of the names of modules that are set to None where the checkpoint lacks
             their weights.
         option: how the command line names `name_or_path`, for errors.
         advice: what to take instead of a checkpoint that lacks weights, for errors.
+        files: what else should be there, for errors.
+        kwargs: arguments of the class beside its configuration.
 
     Raises:
         FileNotFoundError: the folder is missing or lacks files, or the hub has no such model.
@@ -85,23 +148,17 @@ def load_checkpoint(
             with anything but tensors in it.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     name = str(name_or_path)
+    revision = revision or REVISIONS.get(name)
+    if not Path(name).is_dir():
+        size = f"{SIZES[name]} " if name in SIZES else ""
+        log.info("loading %s (%sfrom the hub on the first use)", name, size)
     classes = " or ".join(architecture.__name__ for architecture in architectures.values())
-    expected = (
-        f"a hub id or a folder with config.json ({classes}), model.safetensors or "
-        "pytorch_model.bin, and the tokenizer's files"
-    )
-    local = Path(name).is_dir()
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+    expected, remedy = _expected(architectures, files), _remedy(name, option)
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FileNotFoundError(f"Expected {expected}, but there is no folder {name}.")
-    remedy = (
-        ""
-        if local
-        else "\nWhere the hub cannot be reached, give a local folder with these files as "
-        f"`name_or_path`{f' (`{option} FOLDER`)' if option else ''}."
-    )
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -129,6 +186,7 @@ def load_checkpoint(
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are named below
+            **kwargs,
         )
     except OSError as error:
         raise FileNotFoundError(
@@ -157,18 +215,24 @@ def load_checkpoint(
             f"it lacks {(missing + mismatched)[:5]} ({len(missing) + len(mismatched)} in all)."
             f"{f' {advice}' if advice else ''}"
         )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"Expected {expected}, but could not load the tokenizer of {name!r}: {error}{remedy}"
-        ) from error
-    # transformers makes up a tokenizer of special tokens alone where the files are missing.
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise FileNotFoundError(
-            f"Expected {expected}, but {name!r} has no vocabulary (tokenizer.json or vocab.txt)."
-        )
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False)
+
+
+def _expected(architectures: Mapping[str, Any], files: str) -> str:
+    classes = " or ".join(architecture.__name__ for architecture in architectures.values())
+    return (
+        f"a hub id or a folder with config.json ({classes}), model.safetensors or "
+        f"pytorch_model.bin{files}"
+    )
+
+
+def _remedy(name: str, option: str) -> str:
+    if Path(name).is_dir():
+        return ""
+    return (
+        "\nWhere the hub cannot be reached, give a local folder with these files as "
+        f"`name_or_path`{f' (`{option} FOLDER`)' if option else ''}."
+    )
 
 
 _COUNTS = {
@@ -205,7 +269,7 @@ def preprocessor_config(name_or_path: str | Path, revision: str | None) -> dict[
     path = cached_file(
         str(name_or_path),
         "preprocessor_config.json",
-        revision=revision,
+        revision=revision or REVISIONS.get(str(name_or_path)),
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )

@@ -230,11 +230,11 @@ def main():
     options = parser.parse_args()
     generator = random.Random(options.seed)
     sys.path.insert(0, str(ROOT))
-    from datamodules.scene_generator import write_scenes
+    from ovss.datamodules.scene_generator import write_scenes
 
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / "scenes"
-        write_scenes(data, dev=2, val=options.photos, workers=0)
+        write_scenes(data, dev=2, val=options.photos)
         if options.mixed:
             raise SystemExit(1 if torture_mixed(Path(work), data, options, generator) else 0)
         worst = [torture(Path(work), data, n, options, generator) for n in options.processes]

@@ -1,0 +1,219 @@
+"""What `reproduce` runs for a benchmark, and what of it is missing on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from ovss.benchmark import PhotoBatch
+from ovss.cli.config_file import load_yaml
+from ovss.cli.lightning_cli import EvaluationCLI
+from ovss.cli.paper import PAPER, read_scores
+from ovss.proposals import FileProposer
+from ovss.runs.layout import RunLayout
+from ovss.utils.files import check_regular
+from ovss.vlm.loading import REVISIONS
+
+ANSWERS = {"threshold": 70, "fallback": "first"}
+"""The released code's: what is above 70 %, and where nothing is, the first class."""
+
+REPOSITORY = "https://github.com/letitiabanana/PnP-OVSS"
+COMMIT = "e439962"
+
+RESULTS_STAY = ("root", "batch_size", "num_workers")
+"""Settings of the data that decide no result."""
+
+
+class Plan(NamedTuple):
+    """A benchmark's run.
+
+    Attributes:
+        key: the benchmark.
+        layout: its run folder.
+        arguments: of the command line, from `test` on.
+        finished: its scores, if it is done.
+        problems: what is missing, each with the remedy.
+        note: what is fetched before the run begins.
+    """
+
+    key: str
+    layout: RunLayout
+    arguments: list[str]
+    finished: dict[str, Any] | None
+    problems: list[str]
+    note: str = ""
+
+
+def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
+    """What is to be run for a benchmark.
+
+    Args:
+        key: the benchmark.
+        options: of `reproduce`.
+        rest: options that are handed on.
+
+    Raises:
+        ConfigurationError: a setting that is wrong.
+        SystemExit: a setting that does not exist.
+    """
+    answers = _answers(options.answers, PAPER[key].answers)
+    layout = RunLayout(options.output / key)
+    proposals = {
+        "class_path": "ovss.proposals.FileProposer",
+        "init_args": {"path": str(answers), **ANSWERS},
+    }
+    settings = {
+        "model": {"variant": "released", "proposals": proposals},
+        "data": {"init_args": {"protocol": "released"}},
+    }
+    arguments = [
+        "test",
+        f"--config={key}",
+        "--config=model/blip_large_flickr",
+        *(f"--config={config}" for config in options.config),
+        f"--config={json.dumps(settings)}",
+        f"--trainer.default_root_dir={layout.folder}",
+        *([] if options.root is None else [f"--data.init_args.root={options.root}"]),
+        *rest,
+    ]
+    cli = ParsedCLI(arguments)
+    finished = _finished(layout, cli)
+    if finished:
+        return Plan(key, layout, arguments, finished, [])
+    problem, note = _weights(cli.setting("model.vlm"))
+    problems = [*filter(None, [problem]), *_problems(cli, answers)]
+    return Plan(key, layout, arguments, None, problems, note)
+
+
+def missing(plans: Sequence[Plan]) -> None:
+    """Say what is missing, before anything that takes long.
+
+    Raises:
+        ValueError: something is.
+    """
+    lacking = {each.key: each.problems for each in plans if each.problems}
+    if not lacking:
+        return
+    # What several benchmarks lack is said once.
+    named: dict[str, list[str]] = {}
+    for key, problems in lacking.items():
+        for problem in problems:
+            named.setdefault(problem, []).append(key)
+    listed = "\n".join(f"- {', '.join(keys)}: {problem}" for problem, keys in named.items())
+    complete = [each.key for each in plans if each.key not in lacking]
+    advice = f"\nComplete are: --benchmarks {' '.join(complete)}" if complete else ""
+    raise ValueError(
+        f"Expected data, answers and weights of {len(plans)} benchmarks, but those of "
+        f"{len(lacking)} are not all here; nothing was run.\n{listed}{advice}"
+    )
+
+
+class ParsedCLI(EvaluationCLI):
+    """A command line that is read, and of which nothing is made."""
+
+    def instantiate_classes(self) -> None:
+        """Refuse what cannot work."""
+        self._check_trainer()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting, such as `model.vlm`."""
+        return self._get(self.config, name)
+
+    def data(self) -> Any:
+        """The data module."""
+        return self._make_data(self._get(self.config, "data"))
+
+    def as_plain(self) -> dict[str, Any]:
+        """The configuration as `config.yaml` has it."""
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return load_yaml(text)
+
+
+def _answers(folder: Path, name: str) -> Path:
+    """The file of a benchmark's answers: as released, or under its short name."""
+    released = folder / f"{name}_classification_noboundary.json"
+    short = folder / f"{name}.json"
+    return short if short.is_file() and not released.is_file() else released
+
+
+def _finished(layout: RunLayout, cli: ParsedCLI) -> dict[str, Any] | None:
+    """The scores of a run with the same settings that has come to its end."""
+    try:
+        scores = read_scores(layout)
+        check_regular(layout.config)
+        before = load_yaml(layout.config.read_text(encoding="utf-8"))
+        now = cli.as_plain()
+        limit = cli.setting("data.init_args.limit")
+        whole = scores["expected_photos"]
+        done = scores["photos"] + scores.get("skipped", {}).get("count", 0)
+        same = _deciding(before) == _deciding(now)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+    # Where a setting differs the run itself says whether that matters.
+    return scores if same and done == min(whole, limit or whole) else None
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide results."""
+    data = {k: v for k, v in config["data"]["init_args"].items() if k not in RESULTS_STAY}
+    return {"model": config["model"], "data": data, "precision": config["trainer"]["precision"]}
+
+
+def _problems(cli: ParsedCLI, answers: Path) -> list[str]:
+    found: list[str] = []
+    photos, benchmark = None, None
+    try:
+        datamodule = cli.data()
+        benchmark = datamodule.benchmark
+        photos = [sample.id for sample in datamodule.find_whole().samples]
+    except (OSError, ValueError) as error:
+        found.append(f"data: {error}")
+    if not answers.is_file():
+        found.append(
+            f"answers: Expected the authors' GPT-4o answers in {answers.parent}, but there are "
+            f"none. Fetch them with `git clone {REPOSITORY} data/PnP-OVSS && git -C "
+            f"data/PnP-OVSS checkout {COMMIT}`, or give their folder with --answers."
+        )
+    elif photos is not None and benchmark is not None:
+        try:
+            batch = PhotoBatch(photos, [], torch.empty(0))
+            FileProposer(answers, **ANSWERS)(batch, benchmark, None)  # type: ignore[arg-type]
+        except (OSError, ValueError) as error:
+            found.append(f"answers: {error}")
+    return found
+
+
+def _weights(vlm: Any) -> tuple[str, str]:
+    """Why the model's weights cannot be had, or that they are downloaded first; empty if not so."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    arguments = vlm.get("init_args") or {}
+    name = str(arguments.get("name_or_path", "demo"))
+    revision = arguments.get("revision") or REVISIONS.get(name)
+    if name == "demo" or Path(name).is_dir():
+        return "", ""
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        problem = f"Expected a hub id or a folder with weights, but there is no folder {name}."
+        return f"weights: {problem}", ""
+    weights = ("model.safetensors", "pytorch_model.bin")
+    cached = [try_to_load_from_cache(name, file, revision=revision) for file in weights]
+    if any(isinstance(path, str) for path in cached):
+        return "", ""
+    command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    if constants.HF_HUB_OFFLINE:
+        problem = (
+            f"Expected {name} in the hub's cache, as HF_HUB_OFFLINE is set, but it is not there. "
+            f"Fetch it with `{command}` without that, or give a folder with "
+            "--model.vlm.init_args.name_or_path."
+        )
+        return f"weights: {problem}", ""
+    return "", f"{name} is downloaded when the first run begins, or now by `{command}`"
