@@ -118,7 +118,7 @@ def test_splits_share_no_seed_with_each_other_or_the_training_scenes() -> None:
 
 
 def test_drawing_says_how_much_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="datamodules"):
+    with caplog.at_level(logging.INFO, logger="ovss.datamodules"):
         write_scenes(tmp_path / "typo", dev=1, val=2)
     assert caplog.messages == [f"drawing 3 scenes into {tmp_path / 'typo'}"]
 
