@@ -35,10 +35,11 @@ demo: $(RUNTIME)  ## draw the demo scenes, segment and score them, write a pictu
 demo-table: $(RUNTIME)  ## the demo with all rows of the README's table
 	$(BIN)/python tools/demo.py --table
 
-weights: $(STAMP)  ## train the demo's model anew (about 15 minutes on 3 free cores)
+weights: $(STAMP)  ## train the demo's models anew (about half an hour on 3 free cores)
 	$(BIN)/python tools/train_demo_vlm.py --out build/demo_vlm
 	$(BIN)/python tools/train_demo_vlm.py --start build/demo_vlm --steps 200 --guided-steps 200 \
 		--sharpness 7
+	$(BIN)/python tools/train_demo_clip.py
 
 test: $(STAMP)  ## the default tests
 	$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-2}

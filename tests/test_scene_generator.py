@@ -143,3 +143,11 @@ def test_interrupted_drawing_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path, dev=1, val=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_number_of_classes_can_be_chosen():
+    for seed in range(5):
+        assert not draw_scene(seed, sprites=0)[1].any()
+        assert len(classes_in(draw_scene(seed, sprites=1)[1])) == 1
+    with pytest.raises(ValueError, match="Expected `sprites` to be 0 to 4, but got 5"):
+        draw_scene(0, sprites=5)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from demo_training import sine_positions, whitening
 from ovss.datamodules.scene_generator import CLASSES
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
@@ -89,31 +90,16 @@ def build_model(heads: int) -> BlipForImageTextRetrieval:
 def initialise_vision(model: BlipForImageTextRetrieval, pixels: Tensor) -> None:
     """Starts the vision encoder from sine positions and whitened patches.
 
-    Both are what the layers would learn first; given, they save a few hundred steps.
-
     Args:
         model: The model, changed in place.
         pixels: Some normalised photos, `(N, 3, H, W)`.
     """
     embeddings = model.vision_model.embeddings
     width = embeddings.embed_dim
-    frequency = 30.0 ** -(torch.arange(width // 4) / (width // 4))
-    waves = torch.arange(GRID)[:, None] * frequency
-    waves = torch.cat([waves.sin(), waves.cos()], 1)
-    rows = waves[:, None].expand(GRID, GRID, -1)
-    columns = waves[None].expand(GRID, GRID, -1)
-    positions = torch.cat([rows, columns], -1).reshape(GRID * GRID, width)
-    embeddings.position_embedding[:, 1:] = 0.7 * positions
-
-    patches = F.unfold(pixels, PATCH_SIZE, stride=PATCH_SIZE).transpose(1, 2).flatten(0, 1)
-    centre = patches.mean(0)
-    patches = patches - centre
-    variance, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
-    whitening = (axes[:, -width:] / torch.sqrt(variance[-width:] + 0.03)).T
-    # A rotation spreads the strong components over all channels.
-    whitening = torch.linalg.qr(torch.randn(width, width))[0] @ whitening
-    embeddings.patch_embedding.weight.copy_(whitening.view(width, 3, PATCH_SIZE, PATCH_SIZE))
-    embeddings.patch_embedding.bias.copy_(-whitening @ centre)
+    embeddings.position_embedding[:, 1:] = 0.7 * sine_positions(GRID, width)
+    weight, bias = whitening(pixels, PATCH_SIZE, width)
+    embeddings.patch_embedding.weight.copy_(weight)
+    embeddings.patch_embedding.bias.copy_(bias)
 
 
 def encode_caption(classes: list[int], length: int = CAPTION_LENGTH) -> list[int]:

@@ -11,32 +11,20 @@ weights.
 import argparse
 import json
 import logging
-import platform
-import shlex
-import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 
 import demo_vlm as vlm
 import numpy as np
-import tokenizers
 import torch
 import torch.nn.functional as F
-import transformers
+from demo_training import Figures, adamw, augment, batches, draw_training_set, record_of
 from numpy.typing import NDArray
-from ovss.datamodules.scene_generator import CLASSES, classes_in, draw_scene
-from ovss.datamodules.scene_generator.dataset import TRAIN_SEED
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
 logger = logging.getLogger(__name__)
 
 CAPTIONS_A_PHOTO = 6
-_DRAW_CHUNK = 250
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,29 +51,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--opened", type=float, default=0.15, help="see demo_vlm.Routing")
     parser.add_argument("--threads", type=int, default=3, help="changes the last bits")
     return parser.parse_args()
-
-
-def _draw(seeds: range) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    photos, present = [], []
-    for seed in seeds:
-        photo, mask = draw_scene(seed, vlm.IMAGE_SIZE)
-        photos.append(photo)
-        names = classes_in(mask)  # the caption; the mask goes no further
-        present.append([name in names for name in CLASSES])
-    return np.stack(photos), np.array(present)
-
-
-def draw_training_set(count: int, workers: int) -> tuple[Tensor, Tensor]:
-    """Photos `(N, 3, H, W)` uint8 and which classes their captions name, `(N, classes)` bool."""
-    chunks = [
-        range(TRAIN_SEED + first, TRAIN_SEED + min(first + _DRAW_CHUNK, count))
-        for first in range(0, count, _DRAW_CHUNK)
-    ]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_draw, chunks))
-    photos = torch.from_numpy(np.concatenate([photo for photo, _ in parts]))
-    present = torch.from_numpy(np.concatenate([present for _, present in parts]))
-    return photos.permute(0, 3, 1, 2).contiguous(), present
 
 
 def normalise(photos: Tensor) -> Tensor:
@@ -129,19 +94,6 @@ def telling_patches(similarity: Tensor, present: Tensor) -> Tensor:
     return rank < torch.randint(4, patches // 5, (batch, 1))
 
 
-def augment(photos: Tensor) -> Tensor:
-    """Mirrors, shifts by up to 8 pixels, and changes contrast and tint at random."""
-    batch, _, height, width = photos.shape
-    pixels = normalise(photos)
-    pixels = torch.where(torch.rand(batch, 1, 1, 1) < 0.5, pixels.flip(-1), pixels)
-    contrast = 1 + 0.15 * (2 * torch.rand(batch, 1, 1, 1) - 1)
-    pixels = pixels * contrast + 0.15 * (2 * torch.rand(batch, 3, 1, 1) - 1)
-    down, right = (int(v) for v in torch.randint(0, 17, (2,)))
-    return F.pad(pixels, (8, 8, 8, 8), mode="reflect")[
-        :, :, down : down + height, right : right + width
-    ]
-
-
 def write_captions(present: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Six captions a photo, three that match and three that almost do.
 
@@ -172,18 +124,11 @@ def _swap_one(classes: NDArray, other: int, rng: np.random.Generator) -> NDArray
     return swapped
 
 
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Endless shuffled index batches."""
-    while True:
-        order = torch.from_numpy(rng.permutation(count))
-        yield from order[: count // size * size].split(size)
-
-
 def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str, float]]:
     """Trains the model; returns it with the last figures of the training set."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    photos, present = draw_training_set(args.scenes, args.threads)
+    photos, present = draw_training_set(args.scenes, args.threads, vlm.IMAGE_SIZE)
     logger.info("drew %d scenes", len(photos))
     if args.start is None:
         model = vlm.build_model(args.heads)
@@ -196,30 +141,19 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
     layers = model.config.text_config.num_hidden_layers
 
     named = [*model.named_parameters(), *contrast.named_parameters(), *words.named_parameters()]
-    decayed = [p for n, p in named if p.ndim > 1 and "embedding" not in n]
-    others = [p for n, p in named if p.ndim <= 1 or "embedding" in n]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": args.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=args.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    optimizer = adamw(named, args.learning_rate, args.weight_decay)
 
     def rate(step: int) -> float:
         """Warm-up over 100 steps, level, then a straight line to zero over the guided steps."""
         return min(1.0, (step + 1) / 100, (args.steps - step) / max(args.guided_steps, 1))
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    figures: dict[str, float] = {}
     indices = batches(len(photos), args.batch_size, rng)
-    start = time.perf_counter()
+    figures = Figures()
     for step in range(args.steps):
         index = next(indices)
         seen = present[index]
-        pixels = augment(photos[index])
+        pixels = augment(normalise(photos[index]))
         ramp = min(1.0, step / 600) if args.start is None else 1.0
         pixels = erase_patches(pixels, random_patches(len(pixels), 0.6 * ramp))
         matching = args.start is not None or step >= args.local_steps
@@ -250,23 +184,8 @@ def train(args: argparse.Namespace) -> tuple[BlipForImageTextRetrieval, dict[str
         now = {name: loss.item() for name, loss in losses.items()}
         if matching:
             now["accuracy"] = (logits.argmax(-1) == matches).float().mean().item()
-        for name, value in now.items():
-            figures[name] = 0.98 * figures.get(name, value) + 0.02 * value
-        if (step + 1) % 100 == 0:
-            text = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            logger.info("step %d, %.0f s: %s", step + 1, time.perf_counter() - start, text)
-    figures["seconds"] = time.perf_counter() - start
-    return model.eval(), figures
-
-
-def processor_name() -> str:
-    """The processor's name as Linux gives it, elsewhere as Python does."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+        figures.add(step, now)
+    return model.eval(), {**figures.values, "seconds": figures.seconds}
 
 
 def save(
@@ -286,21 +205,7 @@ def save(
         "size": {"height": vlm.IMAGE_SIZE, "width": vlm.IMAGE_SIZE},
     }
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "start")}
-    record = {
-        "command": shlex.join(["python", "tools/train_demo_vlm.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "machine": f"{processor_name()}, {args.threads} threads",
-        "settings": settings,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "training": {name: round(value, 4) for name, value in figures.items()},
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "tokenizers": tokenizers.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
+    record = record_of("train_demo_vlm.py", settings, model, figures)
     if args.start is not None:
         record["before"] = json.loads((args.start / "training.json").read_text())
     for name, content in (("preprocessor_config.json", processor), ("training.json", record)):

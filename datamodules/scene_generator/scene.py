@@ -158,27 +158,33 @@ def _paste(picture: Picture, window: tuple[slice, slice], colour: Picture, alpha
     picture[rows, columns] = lit * (1 - alpha[..., None]) + colour
 
 
-def draw_scene(seed: int, size: int = 128) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_scene(
+    seed: int, size: int = 128, sprites: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draws a photo of one to four different classes, and its mask.
 
     Args:
         seed: Decides everything in the scene.
         size: Height and width in pixels.
+        sprites: How many classes, 0 to 4; by default the seed decides.
 
     Returns:
         The photo, `(size, size, 3)` RGB, and the mask, `(size, size)`: 0 is background, 1..12 are
         `CLASSES`. Every class that was painted shows in the mask.
 
     Raises:
-        ValueError: If `size` is too small to show anything.
+        ValueError: If `size` is too small to show anything, or `sprites` too many.
     """
     if size < 64:
         raise ValueError(f"Expected `size` to be at least 64 pixels, but got {size}.")
+    if sprites is not None and not 0 <= sprites <= len(_SIZES):
+        raise ValueError(f"Expected `sprites` to be 0 to {len(_SIZES)}, but got {sprites}.")
     rng = np.random.default_rng(seed)
     picture = _backdrop(size, rng)
     mask = np.zeros((size, size), np.uint8)
     taken = np.zeros((size, size), bool)
-    count = int(rng.choice((1, 2, 3, 4), p=_COUNT_SHARES))
+    by_chance = int(rng.choice((1, 2, 3, 4), p=_COUNT_SHARES))
+    count = by_chance if sprites is None else sprites
     for index in rng.permutation(len(CLASSES))[:count]:
         name = CLASSES[index]
         window = _place(name, count, taken, rng)

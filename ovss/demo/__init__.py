@@ -1,4 +1,4 @@
-"""The weights that ship with the package: a tiny BLIP-ITM for the demo's drawn scenes."""
+"""The weights that ship with the package: a tiny BLIP-ITM and a tiny CLIP for the drawn scenes."""
 
 from pathlib import Path
 
@@ -9,6 +9,9 @@ CHECKPOINT = Path(__file__).parent / "blip"
 
 `tools/train_demo_vlm.py` made it; `training.json` in it says how.
 """
+
+CLIP_CHECKPOINT = Path(__file__).parent / "clip"
+"""Folder of a `transformers.CLIPModel` and its tokenizer, which `tools/train_demo_clip.py` made."""
 
 SETTINGS = shipped_section("demo", "model")
 """The `model` section that the demo and `ovss.segment` use with these weights."""
