@@ -233,3 +233,21 @@ def test_what_cannot_be_is_a_mistake_in_the_configuration(roots, weights, capsys
             )
         assert stop.value.code in (1, 2)
         assert message in capsys.readouterr().err
+
+
+def test_the_demos_clip_runs_beside_the_demo(tmp_path, scenes_root):
+    """The shipped weights and settings; what they are worth is in the README's table."""
+    folder = tmp_path / "run"
+    main(
+        [
+            "test",
+            "--config=demo",
+            "--config=demo_clip",
+            f"--data.init_args.root={scenes_root}",
+            "--data.init_args.num_workers=0",
+            f"--trainer.default_root_dir={folder}",
+        ]
+    )
+    scores = json.loads((folder / "scores.json").read_text())
+    assert (scores["method"], scores["model"], scores["proposals"]) == ("maskclip", "demo", "all")
+    assert scores["mIoU"] > 0.15  # 0.30 on 400 scenes

@@ -49,6 +49,14 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     ),
     "classes proposed by ITM": ("_itm", ["--model.proposals=itm"]),
     "all classes in every photo": ("_all", ["--model.proposals=all"]),
+    "MaskCLIP on the demo's CLIP": (
+        "_clip",
+        ["--config=configs/model/demo_clip.yaml", "--model.proposals=oracle"],
+    ),
+    "MaskCLIP, all classes in every photo": (
+        "_clip_all",
+        ["--config=configs/model/demo_clip.yaml"],
+    ),
 }
 """Label -> the run folder's ending and what it changes of configs/demo.yaml.
 

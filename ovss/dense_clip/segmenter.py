@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, normalize
 
 from ovss.batch_size import MOST, batch_on_cpu
 from ovss.benchmark import Benchmark, PhotoBatch
+from ovss.demo import CLIP_CHECKPOINT
 from ovss.dense_clip.image import ImageEncoder
 from ovss.dense_clip.inference import (
     CHANGES,
@@ -126,7 +127,8 @@ class DenseCLIP(Segmenter):
         """Load CLIP, and DINO for ProxyCLIP, from the hub or local folders.
 
         Args:
-            name_or_path: hub id such as `openai/clip-vit-base-patch16`, or a local folder.
+            name_or_path: hub id such as `openai/clip-vit-base-patch16`, a local folder, or `demo`
+                for the tiny CLIP that ships with the package.
             method: see the class, as for `kwargs`.
             revision: branch, tag or commit on the hub.
             dino: hub id such as `facebook/dino-vitb8`, or a local folder.
@@ -140,11 +142,13 @@ class DenseCLIP(Segmenter):
         from transformers import CLIPModel, ViTModel
 
         advice = "It needs both projections: take a CLIPModel, not one of its halves."
+        name, other = checkpoint_name(name_or_path, revision), None
+        if str(name_or_path) == "demo":
+            name_or_path = CLIP_CHECKPOINT
         clip, tokenizer = load_checkpoint(
             {"clip": CLIPModel}, name_or_path, revision, option="--model.name_or_path",
             advice=advice,
         )  # fmt: skip
-        name, other = checkpoint_name(name_or_path, revision), None
         if dino is not None:
             other = load_model(
                 {"vit": ViTModel}, dino, dino_revision, option="--model.dino",
