@@ -423,9 +423,11 @@ def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch
 
 def test_help_calls_the_program_by_its_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
+    main(["segment", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {PROGRAM} segment ")
     with pytest.raises(SystemExit):
-        main(["segment", "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: {PROGRAM} [options] segment ")
+        main(["test", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {PROGRAM} [options] test ")
 
 
 def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
