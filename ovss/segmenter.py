@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,6 +81,9 @@ class Segmenter(nn.Module, ABC):
                 "CLIP."
             )
         return self.proposer(batch, benchmark, vlm)
+
+    def keep_in(self, folder: Path) -> None:
+        """Where what serves many runs, and not photos, may be kept; the default keeps nothing."""
 
     def fitting_batch(self, device: torch.device) -> int:
         """How many photos suit a device at once."""

@@ -14,6 +14,7 @@ from ovss.datamodules.cityscapes import Cityscapes
 from ovss.datamodules.coco import COCOObject, COCOStuff
 from ovss.datamodules.pascal_context import PascalContext
 from ovss.datamodules.voc import VOC
+from safetensors.torch import save
 from torch.nn.functional import interpolate, normalize
 
 from ovss.benchmark import PhotoBatch, of_classes
@@ -516,3 +517,30 @@ def test_names_are_encoded_once_and_before_the_photos(make, monkeypatch):
     label(model, batch_of(model, benchmark, [(30, 30)]), benchmark)
     assert encoded == []
     assert not any(enabled for _, enabled in shown[1:])
+
+
+def test_features_of_names_are_kept_in_a_folder(make, tmp_path, caplog):
+    names = ["cat", "red / blue", "dog"]
+    plain = make("clip").text.features(names)
+    first = make("clip")
+    first.keep_in(tmp_path / "kept")
+    assert torch.equal(first.text.features(names[:2]), plain[:2])
+    (file,) = (tmp_path / "kept").iterdir()
+    second = make("sclip")  # another method of the same weights
+    second.keep_in(tmp_path / "kept")
+    asked = []
+    second.text.register_forward_pre_hook(lambda module, args: asked.append(args[0]))
+    assert torch.equal(second.text.features(names), plain)
+    assert asked == ["dog"]
+    # Other weights have a file of their own, and a damaged one is not trusted.
+    third = make("clip")
+    third.text.model.final_layer_norm.weight.data.mul_(1.5)
+    third.keep_in(tmp_path / "kept")
+    assert not torch.equal(third.text.features(names), plain)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    for damage, said in ((file.read_bytes()[:50], "cannot be read"), (None, "is no feature")):
+        file.write_bytes(damage or save({"cat": torch.full((32,), 9.0)}))
+        again = make("clip")
+        again.keep_in(tmp_path / "kept")
+        assert torch.equal(again.text.features(names[:1]), plain[:1])
+        assert said in caplog.text

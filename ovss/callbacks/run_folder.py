@@ -83,6 +83,7 @@ class RunFolder(Callback):
         )
         finished = self._claim(trainer, pl_module, self._files)
         segmenter = pl_module.segmenter
+        segmenter.keep_in(self._files.layout.text_features)
         if segmenter.proposer.costly and not isinstance(segmenter.proposer, CachedProposer):
             self._uncached = (segmenter, segmenter.proposer)
             segmenter.proposer = CachedProposer(segmenter.proposer, self._files.layout.proposals)

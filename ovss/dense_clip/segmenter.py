@@ -198,6 +198,10 @@ class DenseCLIP(Segmenter):
         """See `Segmenter.prepare`: the features of all names."""
         self.text.features(self.queries(benchmark).names)
 
+    def keep_in(self, folder: Path) -> None:
+        """See `Segmenter.keep_in`: the features of names."""
+        self.text.keep_in(folder)
+
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`; windows are seen in parts that fit, whatever the batch."""
         return batch_on_cpu(self) if device.type == "cpu" else MOST

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ovss.utils.files import check_regular, write_atomically
 from ovss.utils.progress import Progress
+from ovss.vlm.identity import built_from
+
+log = logging.getLogger(__name__)
 
 TEMPLATES: tuple[str, ...] = tuple(
     (files("ovss.dense_clip") / "data" / "templates.txt").read_text("utf-8").splitlines()
@@ -41,6 +50,7 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.templates = tuple(templates)
         self._known: dict[str, Tensor] = {}
+        self._folder: Path | None = None
         _check_tokenizer(tokenizer, clip.config.text_config)
 
     def forward(self, name: str) -> Tensor:
@@ -74,9 +84,16 @@ class TextEncoder(nn.Module):
         }
         return self.projection(self.model(**inputs).pooler_output)
 
+    def keep_in(self, folder: Path) -> None:
+        """Keep features in a folder, too, and take those that are there."""
+        self._folder = folder
+
     def features(self, names: Sequence[str]) -> Tensor:
         """`(Q, E)` of all names; each is computed once and kept."""
         new = [name for name in dict.fromkeys(names) if name not in self._known]
+        if new and self._folder is not None:
+            self._known |= self._read(self._file(self._folder))
+            new = [name for name in new if name not in self._known]
         device = self.projection.weight.device
         shown = len(new) >= WORTH_SHOWING and not _another_process_shows()
         progress = Progress("class names", len(new), unit="names", enabled=shown)
@@ -84,7 +101,37 @@ class TextEncoder(nn.Module):
             for name in new:
                 self._known[name] = self(name).cpu()
                 progress.advance()
+        if new and self._folder is not None and not _another_process_shows():
+            write_atomically(self._file(self._folder), save(self._known))
         return torch.stack([self._known[name] for name in names]).to(device)
+
+    def _file(self, folder: Path) -> Path:
+        """Where features of these weights, this tokenizer and these templates are."""
+        total = hashlib.sha256(built_from(self.model, self.tokenizer).encode())
+        total.update("\n".join(self.templates).encode())
+        for weights in (*self.model.parameters(), self.projection.weight):
+            total.update(weights.detach().float().cpu().contiguous().numpy().tobytes())
+        return folder / f"{total.hexdigest()[:16]}.safetensors"
+
+    def _read(self, file: Path) -> dict[str, Tensor]:
+        """The kept features; none where the file is not as it was written."""
+        if not file.exists():
+            return {}
+        try:
+            check_regular(file)
+            found = load(file.read_bytes())
+        except (OSError, ValueError, SafetensorError) as error:
+            log.warning("%s cannot be read (%s); its names are encoded anew.", file, error)
+            return {}
+        width = self.projection.out_features
+        good = {
+            name: feature
+            for name, feature in found.items()
+            if feature.shape == (width,) and abs(float(feature.norm()) - 1) < 1e-3
+        }
+        if len(good) < len(found):
+            log.warning("%s holds what is no feature; it is left out.", file)
+        return good
 
 
 def _another_process_shows() -> bool:

@@ -126,6 +126,11 @@ class RunLayout:
         return self.labels, self.parts, self.overlays, self.panoptic
 
     @property
+    def text_features(self) -> Path:
+        """What methods made of class names, kept as the proposals are."""
+        return self.proposals.with_name("text_features")
+
+    @property
     def proposals(self) -> Path:
         """What costly proposers answered, kept beside the run for all runs there.
 
