@@ -21,6 +21,7 @@ from test_security import Payload
 
 from ovss.benchmark import PhotoBatch, of_classes
 from ovss.callbacks import ResultsWriter, RunFolder
+from ovss.callbacks.photo_writer import PhotoWriter
 from ovss.datamodules import Scenes
 from ovss.labelling import Labeller
 from ovss.module import PnPOVSS
@@ -488,6 +489,17 @@ def test_a_killed_loader_process_ends_the_run(go, tmp_path, monkeypatch):
     go(folder=tmp_path / "whole")
     assert set(ids(4, 5, 6, 7)) <= set(go().seen)
     assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_run_that_fails_while_it_ends_lets_go_of_its_folder(go, monkeypatch):
+    def fail(writer):
+        raise RuntimeError("DataLoader worker is killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhotoWriter, "close", fail)
+        with pytest.raises(RuntimeError, match="is killed"):
+            go()
+    assert go().results is not None
 
 
 class SmallGPU(PnPOVSS):

@@ -306,14 +306,17 @@ class RunFolder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the folder and the signals."""
-        self._close()
-        if self._files is not None:
-            self._files.unlock()
-            self._files = None
-        if self._uncached is not None:  # another run has its proposals elsewhere
-            segmenter, proposer = self._uncached
-            segmenter.proposer, self._uncached = proposer, None
-        stop.restore()
+        try:
+            self._close()
+        finally:
+            # A loader process that died may be reported here, whatever is under way.
+            if self._files is not None:
+                self._files.unlock()
+                self._files = None
+            if self._uncached is not None:  # another run has its proposals elsewhere
+                segmenter, proposer = self._uncached
+                segmenter.proposer, self._uncached = proposer, None
+            stop.restore()
 
 
 def run_folder(trainer: Trainer) -> Path:
