@@ -94,6 +94,8 @@ def test_notes_go_to_standard_error_once(capsys):
         (["tets"], 2),
         (["test", "--config", "nothing"], 2),
         (["prepare", "--config", "nothing"], 2),
+        (["test"], 2),
+        (["test", "--config", "demo", "--model.layr=3"], 2),
     ],
 )
 def test_quick_answers_import_no_lightning(args, code):

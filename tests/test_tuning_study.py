@@ -252,7 +252,7 @@ def test_processes_begin_a_new_study_at_once(tmp_path):
         subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for _ in range(4)
+        for _ in range(2)
     ]
     for starter in starters:
         starter.stdin.write("\n")

@@ -24,6 +24,7 @@ from ovss.callbacks import (
     RunFolder,
 )
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
+from ovss.cli.option_names import NO_DATA
 from ovss.cli.parser import Parser
 from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
@@ -224,10 +225,7 @@ class EvaluationCLI(LightningCLI):
         if data is None and self.subcommand == "segment":
             return
         if data is None:
-            self._parser(self.subcommand).error(
-                f"Expected a configuration for `{self.subcommand}`, but got none with `data`; give "
-                f"one with --config, such as --config voc21 (`{PROGRAM} configs` lists them)."
-            )
+            self._parser(self.subcommand).error(NO_DATA.format(self.subcommand))
         datamodule = self._make_data(data)
         if self.subcommand == "tune":
             use_tuning_split(datamodule)

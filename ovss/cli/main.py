@@ -64,8 +64,10 @@ def _run(args: list[str]) -> None:
             import_module(f"ovss.cli.{command}").main(rest[1:])
         else:
             from ovss.cli.config_file import take_configs
+            from ovss.cli.option_names import check_options
 
-            take_configs(rest[1:])  # what is wrong in a file is said now, not in seconds
+            # What is wrong in a file, misspelt or missing is said now and not in seconds.
+            check_options(command, *take_configs(rest[1:]))
             from ovss.cli.lightning_cli import EvaluationCLI
 
             sys.argv[1:] = args  # Lightning's launchers start the other processes with it

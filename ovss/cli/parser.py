@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import pydoc
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ovss.cli.config_file import Config, find_setting, load_yaml, options_of, unknown_settings
+from ovss.cli.config_file import Config, find_setting, load_yaml, options_of
+from ovss.cli.option_names import wrong_names
 from ovss.utils.text import PROGRAM
-
-RENAMED = {"model.labeller.crf": "model.labeller.refine"}
-"""Settings of before, and what they are called now."""
 
 
 class Parser(LightningArgumentParser):
@@ -74,19 +71,10 @@ class Parser(LightningArgumentParser):
             args: the options of the command line.
         """
         known = {each.dest for each in self._actions if each.default is not argparse.SUPPRESS}
-        for file, content in configs:
-            for name in unknown_settings(content, known):
-                self.error(
-                    f"`{self._command}` does not accept option '{name}' of {file}"
-                    + _did_you_mean(name, known, "")
-                )
-        options = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
-        names = {o[2:]: None for o in options if o not in self._option_string_actions and o != "--"}
-        unknown = list(unknown_settings(names, known))
-        if unknown:
-            listed = ", ".join(f"--{name}" for name in unknown)
-            guesses = "".join(_did_you_mean(name, known, "--") for name in unknown)
-            self.error(f"`{self._command}` does not accept {listed}{guesses}")
+        names = [name for name, _ in options_of(args) if name]
+        options = [name for name in names if f"--{name}" not in self._option_string_actions]
+        if problem := wrong_names(self._command, known, configs, options):
+            self.error(problem)
         # Before the parser, which takes such a mapping for text and shows it whole.
         proposals = [find_setting(content, "model.proposals") for _, content in configs]
         proposals += [value for name, value in options_of(args) if name == "model.proposals"]
@@ -148,13 +136,3 @@ def _unknown_arguments(value: Any) -> Iterator[tuple[str, list[str]]]:
         if wrong and not any(each.kind is each.VAR_KEYWORD for each in has.values()):
             yield str(value["class_path"]), wrong
     yield from _unknown_arguments(list(value.values()))
-
-
-def _did_you_mean(name: str, known: Collection[str], dashes: str) -> str:
-    """What a setting is called now, or one whose last name is most like its, as a line."""
-    for old, new in RENAMED.items():
-        if f"{name}.".startswith(f"{old}.") and new in known:
-            return f"\nIt is {dashes}{new} now."
-    ends = {setting.rpartition(".")[2]: setting for setting in known}
-    near = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1)
-    return "".join(f"\nDid you mean {dashes}{ends[end]} instead of {dashes}{name}?" for end in near)
