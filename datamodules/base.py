@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -11,12 +10,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from ovss.benchmark import Benchmark
 from ovss.preprocessing import InputSpec, Preprocess
+from ovss.utils.cpus import share_of_cpus
 from ovss.utils.text import COMMAND
 
 from .dataset import PhotoDataset, Split, collate
@@ -41,7 +42,8 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         limit: only the first so many photos; scores then say so.
         batch_size: photos in a step; default: what fits the device, as the module under test finds
             out (8 on a CPU).
-        num_workers: loader processes; default: the cores this process may use, less one, at most 8.
+        num_workers: loader processes; default: of the CPUs that this process may use all but one on
+            a GPU, and a quarter where the model computes on them, too; at most 8.
         spec: the model's input; default: asked of the module under test.
     """
 
@@ -68,7 +70,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         self.benchmark = benchmark if prompts is None else with_prompts(benchmark, prompts)
         self.limit = limit
         self._batch_size = batch_size
-        self.num_workers = default_workers() if num_workers is None else num_workers
+        self._num_workers = num_workers
         self.spec = spec
         self._dataset: PhotoDataset | None = None
         self._collate = partial(collate)
@@ -122,6 +124,15 @@ class BenchmarkDataModule(LightningDataModule, ABC):
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
         self._batch_size = batch_size
+
+    @property
+    def num_workers(self) -> int:
+        """Loader processes."""
+        return default_workers(self.trainer) if self._num_workers is None else self._num_workers
+
+    @num_workers.setter
+    def num_workers(self, num_workers: int) -> None:
+        self._num_workers = num_workers
 
     def find_whole(self) -> Split:
         """The split after `limit`, checked to be whole without it.
@@ -179,7 +190,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=ignore_stop_signal,
+            worker_init_fn=begin_loader,
         )
 
     def shared_memory(self) -> int:
@@ -227,13 +238,22 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         return self.dataset.truth(index)
 
 
-def ignore_stop_signal(worker: int) -> None:
-    """Keep a loader process at work when SIGUSR1 asks for an end: batches in hand are finished."""
+def begin_loader(worker: int) -> None:
+    """Keep a loader process to one thread, and at work when SIGUSR1 asks for an end.
+
+    Batches in hand are finished.
+    """
+    cv2.setNumThreads(1)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def default_workers() -> int:
-    """Loader processes that leave a core for the model: the usable cores less one, at most 8."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, max(0, (usable or 1) - 1))
+def default_workers(trainer: Trainer | None) -> int:
+    """Loader processes that leave the model its CPUs.
+
+    Args:
+        trainer: of the run; None where it computes on CPUs alone.
+    """
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return min(8, share_of_cpus(1 if trainer is None else trainer.num_devices) // 4)
+    return min(8, share_of_cpus(trainer.num_devices) - 1)

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
+from ovss.utils.cpus import usable_cpus
+
 from .base import BenchmarkDataModule
 from .dataset import PhotoDataset
 from .download.archives import Archive
@@ -110,7 +112,7 @@ def inspect(datamodule: BenchmarkDataModule, console: Console | None = None) -> 
     with (
         _progress_bar("check", console or Console(stderr=True), in_bytes=False) as update,
         # Decoding lets go of the interpreter's lock.
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
+        ThreadPoolExecutor(min(8, usable_cpus())) as threads,
     ):
         for number, (labels, problem) in enumerate(threads.map(read_one, range(len(dataset))), 1):
             present.update(labels)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ovss.crf import DenseCRF
 from ovss.crf.dense import _spatial_kernel
-from ovss.crf.threads import available_cores, map_photos
+from ovss.crf.threads import map_photos
 
 pytestmark = pytest.mark.numerical
 
@@ -183,7 +183,7 @@ class TestSeveralPhotos:
         assert torch.allclose(split(values), expected, atol=1e-6)
 
     def test_number_of_threads_does_not_matter(self, monkeypatch):
-        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        monkeypatch.setattr("ovss.crf.threads.usable_cpus", lambda: 4)
         inputs = [random_input(3, 21, 30 + i, seed=i) for i in range(3)]
         probabilities, photos = [p for p, _ in inputs], [photo for _, photo in inputs]
         expected = DenseCRF()(probabilities, photos)
@@ -193,7 +193,7 @@ class TestSeveralPhotos:
                 assert torch.equal(q, one)
 
     def test_several_threads_on_one_photo_give_the_same_bits(self, monkeypatch):
-        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        monkeypatch.setattr("ovss.crf.threads.usable_cpus", lambda: 4)
         monkeypatch.setattr("ovss.crf.sparse._MIN_BAND", 100)
         monkeypatch.setattr("ovss.crf.lattice._CHUNK", 100)
         monkeypatch.setattr("ovss.crf.mean_field._CHUNK", 300)
@@ -247,7 +247,7 @@ class TestModes:
             torch.set_default_dtype(torch.float32)
 
     def test_threads_calling_at_once(self, monkeypatch):
-        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 2)
+        monkeypatch.setattr("ovss.crf.threads.usable_cpus", lambda: 2)
         inputs = [random_input(3, 30 + i % 2, 40, seed=i) for i in range(6)]
         expected = [DenseCRF()(*one) for one in inputs]
         _spatial_kernel.cache_clear()
@@ -286,7 +286,7 @@ class TestModes:
 class TestThreads:
     @pytest.fixture
     def four_cores(self, monkeypatch):
-        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        monkeypatch.setattr("ovss.crf.threads.usable_cpus", lambda: 4)
         torch.set_num_threads(4)
 
     def test_one_intra_op_thread_a_photo(self, four_cores):
@@ -334,12 +334,9 @@ class TestThreads:
         assert torch.get_num_threads() == 4
 
     def test_no_threads_where_the_caller_has_one(self, monkeypatch):
-        monkeypatch.setattr("ovss.crf.threads.available_cores", lambda: 4)
+        monkeypatch.setattr("ovss.crf.threads.usable_cpus", lambda: 4)
         seen = map_photos(lambda *_: threading.get_ident(), range(8))
         assert set(seen) == {threading.get_ident()}
-
-    def test_available_cores(self):
-        assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
 class TestProperties:

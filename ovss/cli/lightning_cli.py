@@ -35,6 +35,7 @@ from ovss.module import PnPOVSS, SegmentationModule
 from ovss.segmentation import MAX_SIDE
 from ovss.segmenter import Segmenter
 from ovss.tuning import RewardSettings, SearchSpace, StudySettings
+from ovss.utils.cpus import use_threads
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.shipped import shipped_section
 from ovss.utils.text import PROGRAM
@@ -271,11 +272,18 @@ class EvaluationCLI(LightningCLI):
                 arguments = vars(self.model)
                 del arguments["class_path"]
                 self.model = self._shell(**arguments)
+                self._share_cpus()
         except (MisconfigurationException, TypeError) as error:
             # Lightning's word for a number of CPU devices that cannot be.
             if isinstance(error, TypeError) and not str(error).startswith("`devices`"):
                 raise
             raise ConfigurationError(str(error)) from error
+
+    def _share_cpus(self) -> None:
+        """Deal the CPUs to the run's processes, their threads and loaders."""
+        if self.datamodule is not None:
+            self.datamodule.trainer = self.trainer  # how many loaders there are depends on it
+        use_threads(self.trainer.num_devices, getattr(self.datamodule, "num_workers", 0))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

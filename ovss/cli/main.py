@@ -27,8 +27,10 @@ def main(args: Sequence[str] | None = None) -> None:
     watch.watch_early()
     if args is None:
         from ovss.cli.pipes import outlive_readers
+        from ovss.utils.cpus import begin_threads
 
         outlive_readers()
+        begin_threads()
         _run(sys.argv[1:])
         return
     try:

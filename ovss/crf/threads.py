@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from ovss.utils.cpus import usable_cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,7 +64,7 @@ def map_photos(
     if intra_op == 1:
         return [function(photo, SINGLE_THREADED) for photo in photos]
     # Threads of their own even for a single photo: in the caller's, PyTorch's own would spin.
-    threads = min(intra_op, available_cores())
+    threads = min(intra_op, usable_cpus())
     lone = len(photos) % threads == 1 or threads == 1
     together = photos[:-1] if lone else photos
     shared = min(threads, _MAX_THREADS_PER_PHOTO) if lone else 1
@@ -94,10 +95,3 @@ def _start_threads(workers: int, intra_op: int) -> ThreadPoolExecutor:
         started.wait()
         torch.set_num_threads(intra_op)
     return executor
-
-
-def available_cores() -> int:
-    """The number of cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
