@@ -18,6 +18,9 @@ from ovss.crf.threads import SINGLE_THREADED, ThreadPool, map_photos
 # A class that is ruled out gets a potential of -log(1e-5), as in pydensecrf's unary_from_softmax.
 _MIN_PROBABILITY = 1e-5
 
+# Pixels of the largest photo whose spatial kernel is kept, which then takes 50 MB.
+_MOST_KEPT = 2**20
+
 
 @dataclass(frozen=True)
 class DenseCRF:
@@ -157,12 +160,13 @@ class DenseCRF:
         device = probabilities[0].device
         sizes = tuple((photo.shape[1], photo.shape[2]) for photo in photos)
         rows = [p.detach().to(torch.float32).flatten(1).T for p in probabilities]
-        log_prior = torch.cat(rows).clamp(_MIN_PROBABILITY, 1.0).log()
+        log_prior = torch.cat(rows).clamp_(_MIN_PROBABILITY, 1.0).log_()
 
         kernels = []
         if self.gaussian_compat:
-            # Batches are of too many kinds, and too large, to keep.
-            build = _spatial_kernel if len(sizes) == 1 else _spatial_kernel.__wrapped__
+            # Batches are of too many kinds to keep, and large photos too large.
+            keep = len(sizes) == 1 and math.prod(sizes[0]) <= _MOST_KEPT
+            build = _spatial_kernel if keep else _spatial_kernel.__wrapped__
             kernels.append(build(sizes, self.gaussian_sxy, self.gaussian_compat, device))
         if self.bilateral_compat:
             position, photo_number = _positions(sizes, device)

@@ -59,14 +59,6 @@ class Lattice(NamedTuple):
         return Bags(rows[entries], offsets[: count + 1], weight[entries])(vertices)
 
 
-class _Simplices(NamedTuple):
-    """Where points lie in the lattice. All `(d + 1, N)`."""
-
-    quotient: Tensor  # of the simplex' corner with remainder 0: its coordinates over d + 1
-    rank: Tensor  # int8, 0 for the coordinate with the largest residual
-    barycentric: Tensor  # weight of the corner with remainder r in row r
-
-
 def gaussian_kernel(
     features: Tensor,
     group: Tensor | None = None,
@@ -89,26 +81,38 @@ def gaussian_kernel(
             be addressed with 62 bits.
     """
     d, n = features.shape
-    simplices = _embed(features, pool)
-    corners, splat, blur = _vertices(simplices, group, pool)
+    # Of a large photo each of these takes hundreds of megabytes: none stays longer than it serves.
+    quotient, rank, barycentric = _embed(features, pool)
+    keys, place, span = _addresses(quotient, rank, group, pool)
+    del quotient, rank
+    corners, splat, known = _numbers(keys, span, barycentric, pool)
+    del keys
     # The library's constant. It cancels in D^-1/2 K D^-1/2 but for rounding and the 1e-20.
     alpha = 1.0 / (1.0 + 2.0**-d)
     read = Bags(
         corners,
         torch.arange(0, (d + 1) * n + 1, d + 1, dtype=torch.int32, device=features.device),
-        (simplices.barycentric.T.contiguous() * alpha).view(-1),
+        barycentric.T.contiguous().mul_(alpha).view(-1),
     )
+    del barycentric
+    blur = _blur_matrices(known, place, span, pool)
 
     kernel = Lattice((*limit_bags(splat), *blur), read)
     degree = kernel.to_points(kernel.at_vertices(features.new_ones(n, 1), pool)).squeeze(1)
     norm = 1.0 / torch.sqrt(degree + 1e-20)
-    splat = splat.scaled(norm.index_select(0, splat.rows))
-    read = read.scaled((norm * scale).repeat_interleave(d + 1))
-    return Lattice((*limit_bags(splat), *blur), read)
+    splat.weight.mul_(norm.index_select(0, splat.rows))
+    read.weight.view(n, d + 1).mul_((norm * scale)[:, None])
+    return kernel
 
 
-def _embed(features: Tensor, pool: ThreadPool) -> _Simplices:
-    """Find the simplex of each point and the point's weights in it (Adams et al., section 3)."""
+def _embed(features: Tensor, pool: ThreadPool) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the simplex of each point and the point's weights in it (Adams et al., section 3).
+
+    Returns:
+        All `(d + 1, N)`: the coordinates over d + 1 of the simplex' corner with remainder 0; the
+        rank of each coordinate, int8, 0 for the one with the largest residual; the weight of the
+        corner with remainder r in row r.
+    """
     d, n = features.shape
     # Standard deviation of the blur in lattice units times the diagonal of the elevation matrix.
     deviation = torch.tensor(math.sqrt(2.0 / 3.0) * (d + 1), dtype=torch.float32).item()
@@ -122,7 +126,7 @@ def _embed(features: Tensor, pool: ThreadPool) -> _Simplices:
         _embed_part(features[:, part] * up, quotient[:, part], rank[:, part], barycentric[:, part])
 
     pool.map(embed, chunks(n, features.device, _CHUNK))
-    return _Simplices(quotient, rank, barycentric)
+    return quotient, rank, barycentric
 
 
 def _embed_part(scaled: Tensor, quotient: Tensor, rank: Tensor, barycentric: Tensor) -> None:
@@ -167,21 +171,18 @@ def _embed_part(scaled: Tensor, quotient: Tensor, rank: Tensor, barycentric: Ten
     torch.sub(v[:d].flip(0), v[1:].flip(0), out=barycentric[1:])
 
 
-def _vertices(
-    simplices: _Simplices, group: Tensor | None, pool: ThreadPool
-) -> tuple[Tensor, Bags, list[Bags]]:
-    """Number the distinct corners of all simplices.
+def _addresses(
+    quotient: Tensor, rank: Tensor, group: Tensor | None, pool: ThreadPool
+) -> tuple[Tensor, list[int], int]:
+    """A number for each corner that no other corner of its remainder has.
 
     A corner with remainder r has coordinates `(d + 1) * q + r`, so r and the quotients q name it.
     The quotients of its first d coordinates (the last follows from them) are the digits of one
     integer, with room for a step beyond either end so that a neighbour's key is never another's.
 
     Returns:
-        The corners of each point, `(N * (d + 1),)` int32; the splat matrix; the blur matrix of
-        each axis. The last of the M + 1 vertices is what a vertex without a neighbour reads: an
-        empty bag that stays zero.
+        The keys `(d + 1, N)`, what each digit is multiplied with, and how many keys there can be.
     """
-    quotient, rank, barycentric = simplices
     d, n = len(rank) - 1, rank.shape[1]
     device = rank.device
     low, high = quotient[:d].amin(1) - 2, quotient[:d].amax(1) + 1
@@ -213,10 +214,24 @@ def _vertices(
             torch.sub(keys[r - 1, part], at_rank[d + 1 - r], out=keys[r, part])
 
     pool.map(address, chunks(n, device, _CHUNK))
+    return keys, place, span
 
-    vertex = torch.empty(n, d + 1, dtype=torch.int32, device=device)
-    rows = torch.empty((d + 1) * n, dtype=torch.int32, device=device)
-    weight = barycentric.new_empty((d + 1) * n)
+
+def _numbers(
+    keys: Tensor, span: int, barycentric: Tensor, pool: ThreadPool
+) -> tuple[Tensor, Bags, Tensor]:
+    """Number the distinct corners of all simplices.
+
+    Returns:
+        The corners of each point, `(N * (d + 1),)` int32; the splat matrix; the key of each of the
+        M vertices, ascending. A last vertex, an empty bag that stays zero, is what a vertex without
+        a neighbour reads.
+    """
+    corners, n = keys.shape
+    device = keys.device
+    vertex = torch.empty(n, corners, dtype=torch.int32, device=device)
+    rows = torch.empty(corners * n, dtype=torch.int32, device=device)
+    weight = barycentric.new_empty(corners * n)
 
     def number(r: int) -> tuple[Tensor, Tensor]:
         ordered, order = torch.sort(keys[r], stable=True)
@@ -228,12 +243,12 @@ def _vertices(
         start = is_first.nonzero().squeeze(1)
         return ordered[start].to(torch.int64) + r * span, (start + r * n).to(torch.int32)
 
-    known, starts = zip(*pool.map(number, range(d + 1)), strict=True)
+    known, starts = zip(*pool.map(number, range(corners)), strict=True)
     counts = torch.tensor([0, *map(len, known)], dtype=torch.int32, device=device)
     vertex += counts.cumsum(0, dtype=torch.int32)[:-1]
-    end = torch.full((2,), (d + 1) * n, dtype=torch.int32, device=device)
+    end = torch.full((2,), corners * n, dtype=torch.int32, device=device)
     splat = Bags(rows, torch.cat([*starts, end]), weight)
-    return vertex.view(-1), splat, _blur_matrices(torch.cat(known), place, span, pool)
+    return vertex.view(-1), splat, torch.cat(known)
 
 
 def _blur_matrices(known: Tensor, place: list[int], span: int, pool: ThreadPool) -> list[Bags]:

@@ -52,10 +52,6 @@ class Bags(NamedTuple):
             for i in range(count)
         ]
 
-    def scaled(self, weight: Tensor) -> Bags:
-        """The same matrix with each entry multiplied by `weight`, of the shape of `self.weight`."""
-        return self._replace(weight=self.weight * weight)
-
 
 def limit_bags(bags: Bags) -> tuple[Bags, ...]:
     """Leave no long bags where one block sums a bag serially."""
