@@ -122,15 +122,25 @@ class BlipITM(VLM):
 
     def stages(self) -> dict[str, nn.Module]:
         """See `VLM.stages`."""
-        return {"vision": self.model.vision_model, "text": self.model.text_encoder}
+        return {"vision": self.model.vision_model, "text": self.model.text_encoder.encoder}
 
     def _match(self, features: Tensor, tokens: Tokens) -> Tensor:
-        hidden = self.model.text_encoder(
-            input_ids=tokens.input_ids,
-            attention_mask=tokens.attention_mask,
-            encoder_hidden_states=features,
-        ).last_hidden_state
+        hidden = self._encode_text(tokens.input_ids, tokens.attention_mask, features)
         return self.model.itm_head(hidden[:, 0])
+
+    def _encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states `(B, T, D)`, with or without a photo's features."""
+        text = self.model.text_encoder
+        embedded = text.embeddings(input_ids=input_ids)
+        # The whole text encoder makes this mask only where something is masked, which a GPU would
+        # have to finish its work to say.
+        hidden = torch.finfo(embedded.dtype).min
+        mask = torch.where(attention_mask.bool(), 0.0, hidden).to(embedded.dtype)
+        return text.encoder(
+            embedded, attention_mask=mask[:, None, None], encoder_hidden_states=features
+        ).last_hidden_state
 
     @torch.no_grad()
     def match_each(self, features: Tensor, captions: Sequence[Sequence[Caption]]) -> list[Tensor]:
@@ -173,10 +183,9 @@ class BlipITM(VLM):
         tokens = self.tokenize(captions)
         # Contrastive training read [CLS]; [ENC] is for matching alone.
         first = torch.full_like(tokens.input_ids[:, :1], self.tokenizer.cls_token_id)
-        hidden = self.model.text_encoder(
-            input_ids=torch.cat([first, tokens.input_ids[:, 1:]], 1),
-            attention_mask=tokens.attention_mask,
-        ).last_hidden_state
+        hidden = self._encode_text(
+            torch.cat([first, tokens.input_ids[:, 1:]], 1), tokens.attention_mask
+        )
         return nn.functional.normalize(self.model.text_proj(hidden[:, 0]), dim=-1)
 
     def _record_attention(self, layers: Sequence[int]) -> Any:
