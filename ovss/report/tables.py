@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ovss.utils.text import counted, percent
+from ovss.utils.text import percent, seen
 
 
 def headline(data: dict[str, Any]) -> str:
@@ -21,17 +21,6 @@ def headline(data: dict[str, Any]) -> str:
         + seen(data)
         + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )
-
-
-def seen(data: dict[str, Any]) -> str:
-    """How many photos were scored, and of how many where some are missing.
-
-    Example:
-        >>> seen({"photos": 3, "expected_photos": 1449}), seen({"photos": 1449})
-        ('3 of 1449 photos', '1449 photos')
-    """
-    photos, expected = data["photos"], data.get("expected_photos", data["photos"])
-    return counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
 
 
 def per_class_table(data: dict[str, Any]) -> Table:
