@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 from ovss.report.formats import as_markdown
 from ovss.report.matrix import read_matrix
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN = "<!-- published.csv, written by tools/published.py -->\n"
 END = "<!-- published.csv ends -->\n"
 

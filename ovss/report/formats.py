@@ -28,7 +28,7 @@ from ovss.utils.text import no_formula
 def as_markdown(matrix: Matrix) -> str:
     """A table of GitHub's kind, mIoU in percent, and its notes."""
     settings = any(row.apart for row in matrix.rows)
-    header = ["method", *(["settings"] if settings else []), *_keys(matrix)]
+    header = ["method", *(["settings"] if settings else []), *map(_markdown, _keys(matrix))]
     lines = [_markdown_row(header), "|---|" + "---|" * settings + "---:|" * len(matrix.columns)]
     for row in matrix.rows:
         title = _markdown(row.title) + _sup(row.marks)

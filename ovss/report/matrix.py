@@ -52,10 +52,12 @@ def read_matrix(
         raise ValueError(
             "Expected at least one run for a table, or published numbers, but got none."
         )
-    unique = {folder.resolve(): folder for folder in reversed(folders)}
+    unique: dict[Path, Path] = {}
+    for folder in folders:
+        unique.setdefault(folder.resolve(), folder)
     with Progress("intervals", len(unique), "runs", enabled=intervals) as progress:
         results = []
-        for folder in reversed(unique.values()):
+        for folder in unique.values():
             results.append(_read(folder, (resamples, seed) if intervals else None))
             progress.advance()
     rows = _rows(results)

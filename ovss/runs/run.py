@@ -120,7 +120,8 @@ def read_results(layout: RunLayout) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 _NEEDED = (
-    "benchmark", "protocol", "method", "model", "proposals", "settings", "classes", "photos", "mIoU",
+    "benchmark", "protocol", "method", "model", "proposals", "settings", "classes", "photos",
+    "mIoU",
 )  # fmt: skip
 
 
