@@ -19,6 +19,7 @@ from ovss.report.apart import in_short, told_apart
 from ovss.report.bootstrap import BootstrapResult, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import TEMPLATES
+from ovss.report.tables import print_whole
 from ovss.runs.photos import PhotoRecord, counts_of
 from ovss.runs.run import Run, read_run
 from ovss.utils.files import make_writable, write_atomically
@@ -71,7 +72,7 @@ def compare_runs(
     make_writable(output.parent, "a folder for the report", "--output")
     rows = compare_rows([read_run(folder) for folder in folders], resamples, seed)
     console = Console()
-    console.print(_rich_table(rows))
+    print_whole(_rich_table(rows), console)
     write_atomically(output, _page(rows, open_photos(rows[0].run), resamples))
     console.print(Text(f"report: {output}"), soft_wrap=True)
 
@@ -159,7 +160,7 @@ def _proposals(run: Run) -> dict[str, str]:
     return {name: value for name, value in run.settings.items() if name == "proposals.kind"}
 
 
-_HEADER = ("method", "run", "settings that differ", "mIoU", "difference", "95 % interval")
+_HEADER = ("method", "run", "settings", "mIoU", "difference", "95 % interval")
 
 
 def _rich_table(rows: Sequence[Row]) -> Table:
@@ -168,10 +169,14 @@ def _rich_table(rows: Sequence[Row]) -> Table:
         title=f"{scores['benchmark']}, protocol {scores['protocol']}, "
         f"{counted(len(rows[0].run.photos), 'photo')}"
     )
+    cells = _cells(rows)
     for number, name in enumerate(_HEADER):
-        drawn.add_column(name, justify="left" if number < 3 else "right", overflow="fold")
-    for cells in _cells(rows):
-        drawn.add_row(*map(Text, cells))
+        # Numbers are not broken, texts are.
+        widest = max(len(line[number]) for line in cells) if number > 2 else None
+        justify: Any = "left" if number < 3 else "right"
+        drawn.add_column(name, justify=justify, overflow="fold", min_width=widest)
+    for line in cells:
+        drawn.add_row(*map(Text, line))
     return drawn
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ovss.report.cells import Cell, Matrix
 from ovss.report.page import TEMPLATES
+from ovss.report.tables import print_whole
 from ovss.runs.layout import RunLayout
 from ovss.utils.text import no_formula
 
@@ -153,16 +154,10 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
     for row, *cells in zip(matrix.rows, *columns.values(), strict=True):
         title = " ".join([row.title, *row.marks])
         drawn.add_row(*map(Text, [title, *([row.settings] if settings else []), *cells]))
-    least, most = console.measure(drawn, options=console.options.update(width=_WIDEST))
-    drawn.width = max(console.width, least) if console.is_terminal else most
-    console.print(drawn, crop=False)
+    print_whole(drawn, console)
     said = [*filter(None, [_of_intervals(matrix)]), *matrix.described]
     for text in (*said, *(f"{mark} {text}" for mark, text in matrix.notes)):
         console.print(Text(text), soft_wrap=True)
-
-
-_WIDEST = 1000
-"""Characters of a line that goes to a file or another program."""
 
 
 def _keys(matrix: Matrix) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ovss.utils.text import percent, seen
@@ -33,3 +34,18 @@ def per_class_table(data: dict[str, Any]) -> Table:
         if row["IoU"] is not None:
             table.add_row(row["name"], percent(row["IoU"]), percent(row["accuracy"]))
     return table
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table with its columns' `min_width`, which a narrow terminal would cut.
+
+    Args:
+        table: it gets a width.
+        console: a file or another program, which has no width, gets each row in a line.
+    """
+    least, most = console.measure(table, options=console.options.update(width=_WIDEST))
+    table.width = min(most, max(console.width, least)) if console.is_terminal else most
+    console.print(table, crop=False)
+
+
+_WIDEST = 1000
