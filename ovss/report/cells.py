@@ -104,6 +104,11 @@ class Matrix:
     notes: tuple[tuple[str, str], ...] = ()
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether any score has one."""
+        return any(cell.interval for row in self.rows for cell in row.cells.values())
+
+    @property
     def described(self) -> list[str]:
         """The columns' conditions, those that are alike in one line."""
         alike: dict[str, list[str]] = {}

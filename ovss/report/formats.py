@@ -44,20 +44,18 @@ def as_markdown(matrix: Matrix) -> str:
 
 def as_csv(matrix: Matrix) -> str:
     """A line a method: mIoU in percent, and of each benchmark the conditions in words."""
-    intervals = any(cell.interval for row in matrix.rows for cell in row.cells.values())
-    header = ["method", "model", "settings", "source"]
+    intervals = matrix.has_intervals
+    header = ["method", "model", "settings"]
     for key in _keys(matrix):
         header += [key, *([f"{key} low", f"{key} high"] if intervals else []), f"{key} conditions"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(no_formula, header))
-    notes = dict(matrix.notes)
     for row in matrix.rows:
         settings = ", ".join(f"{name} {value}" for name, value in row.apart.items())
-        line = [row.method, row.model, settings, "; ".join(notes[mark] for mark in row.marks)]
+        line = [row.method, row.model, settings]
         for key in _keys(matrix):
-            cell = row.cells.get(key)
-            line += _csv_cell(cell, intervals)
+            line += _csv_cell(row.cells.get(key), intervals)
         writer.writerow(map(no_formula, line))
     return text.getvalue()
 
@@ -165,8 +163,7 @@ def _keys(matrix: Matrix) -> list[str]:
 
 
 def _of_intervals(matrix: Matrix) -> str:
-    there = any(cell.interval for row in matrix.rows for cell in row.cells.values())
-    return "In brackets: 95 % bootstrap intervals over photos." if there else ""
+    return "In brackets: 95 % bootstrap intervals over photos." if matrix.has_intervals else ""
 
 
 def _text(cell: Cell, to: str = " .. ") -> str:
@@ -182,16 +179,14 @@ def _plain(cell: Cell | None) -> str:
 
 
 def _csv_cell(cell: Cell | None, intervals: bool) -> list[str]:
-    ends = cell.interval if cell else None
-    bounds = [f"{100 * end:.2f}" for end in ends] if ends else ["", ""]
     if cell is None:
-        return ["", *(bounds if intervals else []), ""]
-    score = "" if cell.mIoU is None else f"{100 * cell.mIoU:.2f}"
-    origin = [cell.origin] if cell.origin else []
+        return [""] * (4 if intervals else 2)
+    scores = [cell.mIoU, *((cell.interval or (None, None)) if intervals else ())]
     words = [
-        f"{name} {value}" if name != "photos" else value for name, value in cell.conditions.items()
+        value if name == "photos" else f"{name} {value}" for name, value in cell.conditions.items()
     ]
-    return [score, *(bounds if intervals else []), ", ".join([*words, *origin])]
+    said = ", ".join(filter(None, [*words, cell.origin]))
+    return [*("" if score is None else f"{100 * score:.2f}" for score in scores), said]
 
 
 def _link(cell: Cell, folder: Path) -> str:
