@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ovss.metrics import scores_of
-from ovss.report.bootstrap import margins, mean_iou, paired_bootstrap
+from ovss.report.bootstrap import bootstrap_interval, margins, mean_iou, paired_bootstrap
 
 CLASSES = 5
 
@@ -36,16 +36,19 @@ def test_against_a_loop_over_resamples(protocol):
         return float(scores_of(torch.from_numpy(matrix), protocol)["mIoU"])
 
     generator = np.random.default_rng(7)
-    expected = []
+    expected, alone = [], []
     for _ in range(2):  # 250 resamples are drawn at a time
         for drawn in generator.integers(0, 12, (250, 12)):
-            expected.append(miou(dense[1][drawn].sum(0)) - miou(dense[0][drawn].sum(0)))
+            alone.append(miou(dense[1][drawn].sum(0)))
+            expected.append(alone[-1] - miou(dense[0][drawn].sum(0)))
     result = paired_bootstrap(first, second, CLASSES, protocol, resamples=500, seed=7)
     assert result.difference == pytest.approx(
         miou(dense[1].sum(0)) - miou(dense[0].sum(0)), abs=1e-12
     )
     assert result.low == pytest.approx(np.quantile(expected, 0.025), abs=1e-12)
     assert result.high == pytest.approx(np.quantile(expected, 0.975), abs=1e-12)
+    interval = bootstrap_interval(second, CLASSES, protocol, resamples=500, seed=7)
+    assert interval == pytest.approx(np.quantile(alone, (0.025, 0.975)), abs=1e-12)
 
 
 def test_swapping_the_runs_mirrors_the_interval():
@@ -97,3 +100,7 @@ def test_refusals():
         paired_bootstrap(first, second, 4)
     with pytest.raises(ValueError, match="`resamples`"):
         paired_bootstrap(first, second, CLASSES, resamples=0)
+    with pytest.raises(ValueError, match="`resamples`"):
+        bootstrap_interval(first, CLASSES, resamples=0)
+    with pytest.raises(ValueError, match="photos to draw from"):
+        bootstrap_interval([], CLASSES)

@@ -91,6 +91,7 @@ def test_notes_go_to_standard_error_once(capsys):
         (["prepare", "--help"], 0),
         (["compare", "--help"], 0),
         (["reproduce", "--help"], 0),
+        (["table", "--help"], 0),
         (["tets"], 2),
         (["test", "--config", "nothing"], 2),
         (["prepare", "--config", "nothing"], 2),

@@ -23,7 +23,7 @@ from ovss.benchmark import Benchmark
 from ovss.cli.compare import open_photos
 from ovss.cli.main import main
 from ovss.report.bootstrap import paired_bootstrap
-from ovss.report.compare import _page, compare_rows, settings_that_differ
+from ovss.report.compare import _cells, _page, compare_rows
 from ovss.report.gallery import data_uri
 from ovss.report.page import TEMPLATES
 from ovss.report.single import write_report
@@ -497,7 +497,10 @@ def test_compare_rows(two_runs):
     counts = [[photo.counts for photo in run.photos] for run in runs]
     assert four.gain == paired_bootstrap(*counts, 3, resamples=200)
     assert four.gain.low > 0
-    assert settings_that_differ([one.run, four.run]) == ["dropout.rounds"]
+    assert [line[:3] for line in _cells([one, four])] == [
+        ["pnp-ovss, tiny & small", "one", "dropout.rounds 1"],
+        ["pnp-ovss, tiny & small", "four", "dropout.rounds 4"],
+    ]
 
 
 def test_settings_of_one_last_name_are_told_apart(tmp_path):
@@ -505,7 +508,46 @@ def test_settings_of_one_last_name_are_told_apart(tmp_path):
     for own, other in ((0.15, 0.5), (0.3, 0.7)):
         settings = {"labeller": {"threshold": own}, "proposals": {"threshold": other, "top_k": 1}}
         runs.append(read_run(write_run(tmp_path / str(own), [1, 2], settings)))
-    assert settings_that_differ(runs) == ["labeller.threshold", "proposals.threshold"]
+    settings = [cells[2] for cells in _cells(compare_rows(runs, resamples=1))]
+    assert settings == [
+        "labeller.threshold 0.15, proposals.threshold 0.5",
+        "labeller.threshold 0.3, proposals.threshold 0.7",
+    ]
+
+
+def test_settings_of_other_methods_are_not_compared(tmp_path):
+    """Two methods share few settings: what they have in common is which classes they look for."""
+    runs = []
+    for method, kind, own in (
+        ("pnp-ovss", "oracle", {"layer": 7, "dropout": {"rounds": 4}}),
+        ("sclip", "all", {"residual": True, "refine": None}),
+        ("sclip", "all", {"residual": True, "refine": {"kind": "pamr", "steps": 10}}),
+    ):
+        settings = {"proposals": {"kind": kind}, **own}
+        name = str(len(runs))
+        runs.append(read_run(write_run(tmp_path / name, [1, 2], settings, method=method)))
+    assert [cells[:3:2] for cells in _cells(compare_rows(runs, resamples=1))] == [
+        ["pnp-ovss, tiny & small", "proposals oracle"],
+        ["sclip, tiny & small", "proposals all, refine None"],
+        ["sclip, tiny & small", "proposals all, refine pamr"],
+    ]
+
+
+def test_a_report_names_published_numbers_and_what_differs(tmp_path):
+    model = "openai/clip-vit-base-patch16@57c216476eefef5ab752ec549e440a49ae4ae5f3"
+    own = {
+        "benchmark": "voc21", "method": "naclip", "model": model, "proposals": "oracle",
+        "expected_photos": 1449, "prompts": "mine.txt",
+    }  # fmt: skip
+    run = read_run(write_run(tmp_path / "run", [1, 2], {"refine": {"kind": "pamr"}}, **own))
+    words = " ".join(" ".join(Checker(write_report(run, BENCHMARK).read_text()).text).split())
+    assert f"naclip , {model}" in words
+    rest = "proposals oracle instead of all; {}prompts mine.txt; 2 of 1449 photos"
+    with_pamr, without = re.findall(r"published: (\S+) .*?differs: (.*?photos)", words)
+    assert with_pamr == ("64.07", rest.format(""))
+    assert without == ("58.9", rest.format("refine pamr instead of none; "))
+    other = read_run(write_run(tmp_path / "other", [1], benchmark="voc20"))
+    assert "published" not in write_report(other, BENCHMARK).read_text()
 
 
 def test_compare_takes_the_photos_that_all_have(two_runs, caplog):
@@ -568,7 +610,8 @@ def test_compare_shows_the_photos_where_the_data_is_at_hand(tmp_path, scenes_roo
             lines.append(json.dumps({"id": item["id"], "proposal": [], "counts": rows}))
         (folder / "photos.jsonl").write_text("\n".join(lines))
         (folder / "run.json").write_text(json.dumps({"format": FORMAT, "fingerprint": {}}))
-        content = {"benchmark": "scenes", "protocol": "standard", "settings": {}}
+        content = {"benchmark": "scenes", "protocol": "standard", "settings": {}, "photos": 3}
+        content |= {"method": "pnp-ovss", "model": "demo", "proposals": "all", "mIoU": 0.5}
         content["classes"] = [{"name": name} for name in benchmark.classes]
         (folder / "scores.json").write_text(json.dumps(content))
         section = {"class_path": "ovss.datamodules.Scenes", "init_args": {"root": str(scenes_root)}}
@@ -668,7 +711,7 @@ def test_compare_draws_bars_to_the_largest_difference(two_runs, tmp_path):
     full = 50 if (change < 0).any() else 100
     expected = full * np.abs(np.sort(change)[::-1]) / np.abs(change).max()
     np.testing.assert_allclose(widths, expected, atol=0.006)
-    assert html.count('<th scope="col">dropout.rounds</th>') == 1
+    assert "<td>dropout.rounds 4</td>" in html
     assert re.search(r"figure small \{[^}]*overflow-wrap: anywhere", html)
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
+    "table": "one table of finished runs, methods x benchmarks, as Markdown, CSV, LaTeX and a page",
     "configs": "list the shipped configurations",
 }
 """Each command with what it does."""
@@ -35,6 +36,7 @@ examples:
   train_free_eval.py test --config configs/voc21.yaml --config configs/model/blip_base_coco.yaml
   train_free_eval.py segment photo.jpg --classes "cat, dog, grass" --model blip-large
   train_free_eval.py compare runs/voc21 runs/voc21_no_crf
+  train_free_eval.py table runs/voc21 runs/pc60 runs/sclip_voc21 --published
   train_free_eval.py test --config configs/voc21.yaml --print_config
 
 options of every command:

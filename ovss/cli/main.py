@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.utils.signals import stop
 
-QUICK = ("app", "compare", "configs", "prepare", "reproduce")
+QUICK = ("app", "compare", "configs", "prepare", "reproduce", "table")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 

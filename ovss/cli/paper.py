@@ -7,34 +7,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ovss.report.published import Published, read_published
 from ovss.runs.layout import RunLayout
 from ovss.utils.files import check_regular, write_atomically
-from ovss.utils.text import percent
+from ovss.utils.text import percent, seen
 
 
-class Published(NamedTuple):
+class Benchmark(NamedTuple):
     """A row of the paper's table.
 
     Attributes:
         title: the benchmark.
-        mIoU: the paper's, with BLIP, in percent (arXiv 2311.17095 v4).
         answers: what its file of GPT-4o's answers is named after.
     """
 
     title: str
-    mIoU: float
     answers: str
 
 
 PAPER = {
-    "voc21": Published("Pascal VOC", 51.3, "voc"),
+    "voc21": Benchmark("Pascal VOC", "voc"),
     # Not pc59: the released code scores 60 classes, background among them.
-    "pc60": Published("Pascal Context", 28.0, "psc"),
-    "coco_object81": Published("COCO-Object", 36.2, "coco_object"),
-    "coco_stuff171": Published("COCO-Stuff", 17.9, "coco_stuff"),
-    "ade150": Published("ADE20K", 14.2, "ade20k"),
+    "pc60": Benchmark("Pascal Context", "psc"),
+    "coco_object81": Benchmark("COCO-Object", "coco_object"),
+    "coco_stuff171": Benchmark("COCO-Stuff", "coco_stuff"),
+    "ade150": Benchmark("ADE20K", "ade20k"),
 }
 """By the configuration that the released code's scoring is of."""
+
+
+def paper_number(key: str) -> Published:
+    """The paper's mIoU on a benchmark of `PAPER`, with BLIP."""
+    numbers = {each.benchmark: each for each in read_published() if each.method == "PnP-OVSS"}
+    return numbers[key]
 
 
 class Row(NamedTuple):
@@ -74,18 +79,19 @@ def write_table(output: Path, rows: Sequence[Row]) -> None:
     ]
     data = []
     for row in rows:
-        published, scores = PAPER[row.key], row.scores or {}
+        paper, scores = paper_number(row.key), row.scores or {}
         mIoU = scores.get("mIoU")
-        difference = "-" if mIoU is None else f"{100 * mIoU - published.mIoU:+.1f}"
+        difference = "-" if mIoU is None else f"{100 * (mIoU - paper.mIoU):+.1f}"
+        last = seen(scores) if scores else row.problem
         lines.append(
-            f"| {published.title} (`{row.key}`) | {published.mIoU} | {percent(mIoU)} | "
-            f"{difference} | {_seen(scores) or row.problem} | {scores.get('model', '-')} |"
+            f"| {PAPER[row.key].title} (`{row.key}`) | {paper.written} | {percent(mIoU)} | "
+            f"{difference} | {last} | {scores.get('model', '-')} |"
         )
         keys = ("mIoU", "photos", "expected_photos", "protocol", "variant", "proposals", "model")
         data.append(
             {
                 "benchmark": row.key,
-                "paper": round(published.mIoU / 100, 3),
+                "paper": paper.mIoU,
                 **{key: scores.get(key) for key in keys},
                 "problem": row.problem or None,
             }
@@ -102,14 +108,8 @@ def heading() -> str:
 def line_of(row: Row) -> str:
     """A row for the terminal."""
     scores = row.scores or {}
-    last = _seen(scores) or row.problem
-    return _line(row.key, str(PAPER[row.key].mIoU), percent(scores.get("mIoU")), last)
-
-
-def _seen(scores: dict[str, Any]) -> str:
-    from ovss.report.tables import seen
-
-    return seen(scores) if scores else ""
+    last = seen(scores) if scores else row.problem
+    return _line(row.key, paper_number(row.key).written, percent(scores.get("mIoU")), last)
 
 
 def _line(key: str, paper: str, ours: str, last: str) -> str:

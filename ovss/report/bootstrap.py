@@ -1,8 +1,8 @@
-"""How sure a difference of two mIoUs is: the paired bootstrap over photos."""
+"""How sure an mIoU, and a difference of two, is: the bootstrap over photos."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +63,7 @@ def paired_bootstrap(
         raise ValueError(
             f"Expected both runs to have the same photos, but got {len(first)} and {len(second)}."
         )
-    if resamples < 1:
-        raise ValueError(f"Expected `resamples` to be at least 1, but got {resamples}.")
+    _check_resamples(resamples)
     one, two = margins(first, num_classes), margins(second, num_classes)
     if not np.array_equal(one[:, 1], two[:, 1]):
         photo = int((one[:, 1] != two[:, 1]).any(-1).argmax())
@@ -72,21 +71,73 @@ def paired_bootstrap(
             "Expected both runs to have the same ground truth, but got other pixel counts in "
             f"photo {photo} (counted from 0); compare runs of one benchmark, split and protocol."
         )
-    photos = len(first)
     both = np.concatenate([one, two[:, (0, 2)]], 1)  # the truth is shared
-    whole = _difference(both.sum(0, keepdims=True), protocol)[0]
+    difference = float(_difference(both.sum(0, keepdims=True), protocol)[0])
+    drawn = _resampled(both, lambda sums: _difference(sums, protocol), resamples, seed)
+    return BootstrapResult(difference, *_middle(drawn))
+
+
+def bootstrap_interval(
+    photos: Sequence[np.ndarray],
+    num_classes: int,
+    protocol: Protocol = "standard",
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile interval of one run's mIoU, in 0..1; the arguments are `paired_bootstrap`'s.
+
+    Two runs on the same photos are compared by `paired_bootstrap`: their own intervals, which hold
+    what photos have in common, may overlap where the difference is sure.
+
+    Raises:
+        ValueError: no photos, or labels outside the classes.
+
+    Example:
+        >>> right, wrong = np.array([[0, 0, 4], [1, 1, 4]]), np.array([[0, 0, 4], [1, 0, 4]])
+        >>> bootstrap_interval([right, wrong], num_classes=2)
+        (0.25, 1.0)
+    """
+    if not len(photos):
+        raise ValueError("Expected photos to draw from, but got none.")
+    _check_resamples(resamples)
+    table = margins(photos, num_classes)
+    return _middle(_resampled(table, lambda sums: mean_iou(sums, protocol), resamples, seed))
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"Expected `resamples` to be at least 1, but got {resamples}.")
+
+
+def _resampled(
+    table: np.ndarray, score: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
+) -> np.ndarray:
+    """Scores `(resamples,)` of the sums over as many photos, drawn with replacement.
+
+    Args:
+        table: `(photos, n, K)`.
+        score: sums `(draws, n, K)` -> `(draws,)`.
+        resamples: how many draws.
+        seed: of the draws.
+    """
+    photos = len(table)
     generator = np.random.default_rng(seed)
-    table = both.reshape(photos, -1)
-    differences = []
+    flat = table.reshape(photos, -1)
+    scores = []
     for start in range(0, resamples, _CHUNK):
         drawn = generator.integers(0, photos, (min(_CHUNK, resamples - start), photos))
         drawn += np.arange(len(drawn))[:, None] * photos
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        sums = (times.astype(np.float64) @ table).reshape(-1, 5, num_classes)
-        differences.append(_difference(sums, protocol))
+        sums = (times.astype(np.float64) @ flat).reshape(-1, *table.shape[1:])
+        scores.append(score(sums))
+    return np.concatenate(scores)
+
+
+def _middle(scores: np.ndarray) -> tuple[float, float]:
+    """Between which 95 % of the scores are."""
     # NaN: a draw of photos without a scored pixel.
-    low, high = np.nanquantile(np.concatenate(differences), (0.025, 0.975))
-    return BootstrapResult(float(whole), float(low), float(high))
+    low, high = np.nanquantile(scores, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _difference(sums: np.ndarray, protocol: Protocol) -> np.ndarray:

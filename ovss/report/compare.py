@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ovss.metrics import iou_per_class, margins
+from ovss.report.apart import in_short, told_apart
 from ovss.report.bootstrap import BootstrapResult, paired_bootstrap
 from ovss.report.gallery import Photos, show_photo
 from ovss.report.page import TEMPLATES
+from ovss.report.tables import print_whole
 from ovss.runs.photos import PhotoRecord, counts_of
 from ovss.runs.run import Run, read_run
 from ovss.utils.files import make_writable, write_atomically
@@ -70,7 +72,7 @@ def compare_runs(
     make_writable(output.parent, "a folder for the report", "--output")
     rows = compare_rows([read_run(folder) for folder in folders], resamples, seed)
     console = Console()
-    console.print(_rich_table(rows))
+    print_whole(_rich_table(rows), console)
     write_atomically(output, _page(rows, open_photos(rows[0].run), resamples))
     console.print(Text(f"report: {output}"), soft_wrap=True)
 
@@ -128,53 +130,61 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
     return rows
 
 
-def settings_that_differ(runs: Sequence[Run]) -> list[str]:
-    """Names of the method's settings that are not the same in all runs."""
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    return [name for name in names if len({run.settings.get(name) for run in runs}) > 1]
-
-
 def _titles(folders: Sequence[Path]) -> list[str]:
     """The folders' names, or their paths where names are the same."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _cells(row: Row, differing: Sequence[str]) -> list[str]:
-    gain = row.gain
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    """What the table says of each run; the first columns are texts, the last three numbers."""
+    runs = [row.run for row in rows]
+    methods, models = ([run.scores[name] for run in runs] for name in ("method", "model"))
+    apart = told_apart(methods, models, [run.settings for run in runs])
+    proposals = told_apart([""] * len(runs), models, [_proposals(run) for run in runs])
     return [
-        row.title,
-        *(row.run.settings.get(name, "-") for name in differing),
-        percent(row.miou),
-        "" if gain is None else f"{100 * gain.difference:+.1f}",
-        "" if gain is None else f"{100 * gain.low:+.1f} .. {100 * gain.high:+.1f}",
+        [
+            f"{run.scores['method']}, {run.scores['model']}",
+            row.title,
+            in_short({**other, **own}),
+            percent(row.miou),
+            "" if row.gain is None else f"{100 * row.gain.difference:+.1f}",
+            "" if row.gain is None else f"{100 * row.gain.low:+.1f} .. {100 * row.gain.high:+.1f}",
+        ]
+        for row, run, own, other in zip(rows, runs, apart, proposals, strict=True)
     ]
 
 
-def _header(differing: Sequence[str]) -> list[str]:
-    return ["run", *(n.replace("_", " ") for n in differing), "mIoU", "difference", "95 % interval"]
+def _proposals(run: Run) -> dict[str, str]:
+    """Of the settings the one that scores of other methods depend on as well."""
+    return {name: value for name, value in run.settings.items() if name == "proposals.kind"}
+
+
+_HEADER = ("method", "run", "settings", "mIoU", "difference", "95 % interval")
 
 
 def _rich_table(rows: Sequence[Row]) -> Table:
-    differing = settings_that_differ([row.run for row in rows])
     scores = rows[0].run.scores
     drawn = Table(
         title=f"{scores['benchmark']}, protocol {scores['protocol']}, "
         f"{counted(len(rows[0].run.photos), 'photo')}"
     )
-    for number, name in enumerate(_header(differing)):
-        drawn.add_column(name, justify="left" if number <= len(differing) else "right")
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in _cells(row, differing)))
+    cells = _cells(rows)
+    for number, name in enumerate(_HEADER):
+        # Numbers are not broken, texts are.
+        widest = max(len(line[number]) for line in cells) if number > 2 else None
+        justify: Any = "left" if number < 3 else "right"
+        drawn.add_column(name, justify=justify, overflow="fold", min_width=widest)
+    for line in cells:
+        drawn.add_row(*map(Text, line))
     return drawn
 
 
 def _page(rows: Sequence[Row], dataset: Photos | None, resamples: int) -> str:
-    differing = settings_that_differ([row.run for row in rows])
     return TEMPLATES.get_template("compare.html").render(
         rows=rows,
-        header=_header(differing),
-        cells=[_cells(row, differing) for row in rows],
+        header=_HEADER,
+        cells=_cells(rows),
         resamples=resamples,
         **_classes(rows),
         **_photos(rows, dataset),

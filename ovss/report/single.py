@@ -14,12 +14,12 @@ from ovss.benchmark import Benchmark
 from ovss.report.environment import command, environment
 from ovss.report.gallery import Figure, Photos, show_photo
 from ovss.report.page import TEMPLATES
+from ovss.report.published import published_beside
 from ovss.report.statistics import largest_confusions, proposal_quality, telling_photos
-from ovss.report.tables import seen
 from ovss.runs.fingerprint import flat
 from ovss.runs.run import Run
 from ovss.utils.files import write_atomically
-from ovss.utils.text import percent
+from ovss.utils.text import percent, seen
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
     html = TEMPLATES.get_template("run.html").render(
         scores=run.scores,
         benchmark=benchmark,
+        published=published_beside(run.scores),
         settings=_settings(run.scores),
         classes=[(row["name"], row["IoU"], percent(row["IoU"])) for row in classes],
         **_confusions(run),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from ovss.utils.text import counted, percent
+from ovss.utils.text import percent, seen
 
 
 def headline(data: dict[str, Any]) -> str:
@@ -23,17 +24,6 @@ def headline(data: dict[str, Any]) -> str:
     )
 
 
-def seen(data: dict[str, Any]) -> str:
-    """How many photos were scored, and of how many where some are missing.
-
-    Example:
-        >>> seen({"photos": 3, "expected_photos": 1449}), seen({"photos": 1449})
-        ('3 of 1449 photos', '1449 photos')
-    """
-    photos, expected = data["photos"], data.get("expected_photos", data["photos"])
-    return counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
-
-
 def per_class_table(data: dict[str, Any]) -> Table:
     """IoU and accuracy of each class that counts, in percent."""
     table = Table(title=f"{data['benchmark']}, protocol {data['protocol']}")
@@ -44,3 +34,18 @@ def per_class_table(data: dict[str, Any]) -> Table:
         if row["IoU"] is not None:
             table.add_row(row["name"], percent(row["IoU"]), percent(row["accuracy"]))
     return table
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table with its columns' `min_width`, which a narrow terminal would cut.
+
+    Args:
+        table: it gets a width.
+        console: a file or another program, which has no width, gets each row in a line.
+    """
+    least, most = console.measure(table, options=console.options.update(width=_WIDEST))
+    table.width = min(most, max(console.width, least)) if console.is_terminal else most
+    console.print(table, crop=False)
+
+
+_WIDEST = 1000

@@ -88,20 +88,45 @@ def read_run(folder: str | Path) -> Run:
         ValueError: a file that cannot be read, or a folder of another format.
     """
     layout = RunLayout(Path(folder))
+    scores, _ = read_results(layout)
+    try:
+        photos = read_photos(layout)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(layout, error) from error
+    return Run(layout, scores, photos)
+
+
+def read_results(layout: RunLayout) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a finished run says without its photos: `scores.json`, and its fingerprint.
+
+    Raises:
+        FileNotFoundError: no run, or one that is not finished.
+        ValueError: a file that cannot be read, or a folder of another format.
+    """
     for path in (layout.scores, layout.photos, layout.run):
         if not path.is_file():
             raise FileNotFoundError(
-                f"Expected a finished run with {path.name} in {folder}, but there is none; give "
-                "the folder that `test` named at its end (its `trainer.default_root_dir`)."
+                f"Expected a finished run with {path.name} in {layout.folder}, but there is none; "
+                "give the folder that `test` named at its end (its `trainer.default_root_dir`)."
             )
-    read_fingerprint(layout.run)
+    fingerprint = read_fingerprint(layout.run)
     try:
         scores = json.loads(layout.scores.read_text(encoding="utf-8"))
-        scores["settings"], scores["classes"], scores["protocol"]
-        photos = read_photos(layout)
+        for name in _NEEDED:
+            scores[name]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"Expected {layout.scores.name} and {layout.photos.name} in {folder} to be as this "
-            f"version's `test` writes them, but got {error!r}; run it again."
-        ) from error
-    return Run(layout, scores, photos)
+        raise _damaged(layout, error) from error
+    return scores, fingerprint
+
+
+_NEEDED = (
+    "benchmark", "protocol", "method", "model", "proposals", "settings", "classes", "photos",
+    "mIoU",
+)  # fmt: skip
+
+
+def _damaged(layout: RunLayout, error: Exception) -> ValueError:
+    return ValueError(
+        f"Expected {layout.scores.name} and {layout.photos.name} in {layout.folder} to be as this "
+        f"version's `test` writes them, but got {error!r}; run it again."
+    )

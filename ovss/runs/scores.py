@@ -13,6 +13,7 @@ from ovss.runs.fingerprint import as_plain
 from ovss.runs.layout import RunLayout
 from ovss.segmenter import Segmenter
 from ovss.utils.files import write_atomically
+from ovss.utils.text import no_formula
 
 
 def conditions(benchmark: Benchmark, segmenter: Segmenter) -> dict[str, Any]:
@@ -74,9 +75,7 @@ def write_scores(layout: RunLayout, data: dict[str, Any]) -> None:
     writer = csv.DictWriter(text, ["name", "IoU", "accuracy"], lineterminator="\n")
     writer.writeheader()
     for each in data["classes"]:
-        # A spreadsheet would run what looks like a formula.
-        formula = each["name"].startswith(("=", "+", "-", "@"))
-        writer.writerow({**each, "name": "'" + each["name"]} if formula else each)
+        writer.writerow({**each, "name": no_formula(each["name"])})
     write_atomically(layout.per_class, text.getvalue())
 
 

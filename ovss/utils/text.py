@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _CALLED = Path(sys.argv[0])
 
@@ -62,3 +64,24 @@ def duration(seconds: float) -> str:
 def percent(value: float | None) -> str:
     """A share as percent with one decimal; a dash for none."""
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def seen(data: Mapping[str, Any]) -> str:
+    """How many photos were scored, and of how many where some are missing.
+
+    Example:
+        >>> seen({"photos": 3, "expected_photos": 1449}), seen({"photos": 1449})
+        ('3 of 1449 photos', '1449 photos')
+    """
+    photos, expected = data["photos"], data.get("expected_photos", data["photos"])
+    return counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
+
+
+def no_formula(text: str) -> str:
+    """Text of a CSV file that no spreadsheet runs: an apostrophe before what looks like a formula.
+
+    Example:
+        >>> no_formula("=1+1"), no_formula("a=b")
+        ("'=1+1", 'a=b')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
