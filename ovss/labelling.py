@@ -67,6 +67,7 @@ class Labeller:
         rescale: Sequence[bool] | None = None,
     ) -> list[Tensor]:
         """Label several photos of any sizes; see `__call__`."""
+        _check_finite(maps)
         channels = [
             self.channels(m, (p.shape[-2], p.shape[-1]), b, r)
             for m, p, b, r in zip(
@@ -102,19 +103,12 @@ class Labeller:
         """What competes for the pixels: `(K + background, H, W)`, before refinement.
 
         Raises:
-            ValueError: no class and no background, or maps that are not finite.
+            ValueError: no class and no background.
         """
         if maps.dim() != 3 or (maps.shape[0] == 0 and not background):
             raise ValueError(
                 "Expected `maps` of shape (K, gh, gw) with at least one class or a background, "
                 f"but got shape {tuple(maps.shape)} and background={background}."
-            )
-        finite = torch.isfinite(maps).flatten(1).all(1)
-        if not finite.all():
-            raise ValueError(
-                "Expected `maps` to be finite, but got NaN or infinity in class "
-                f"{int(finite.int().argmin()) + 1} of {len(maps)}; in half precision the VLM "
-                "overflows: run it in float32 or bfloat16."
             )
         # Under autocast the products would be rounded to 8 bits.
         with torch.autocast(maps.device.type, enabled=False), full_float32():
@@ -124,8 +118,8 @@ class Labeller:
         self, maps: Tensor, size: tuple[int, int], background: bool, rescale: bool
     ) -> Tensor:
         grid = torch.where(min_max(maps) < self.threshold, 0.0, maps)
-        rows = upsampling(grid.shape[-2], size[0]).to(maps)
-        columns = upsampling(grid.shape[-1], size[1]).to(maps)
+        rows = upsampling(grid.shape[-2], size[0], maps.device)
+        columns = upsampling(grid.shape[-1], size[1], maps.device)
         classes = rows @ grid @ columns.T
         if rescale:
             classes = min_max(classes)
@@ -134,8 +128,25 @@ class Labeller:
             classes = torch.cat([nothing[None].to(classes.dtype), classes])
         if self.blur:
             sigma = self.blur * max(size)
-            rows, columns = blurring(size[0], sigma).to(maps), blurring(size[1], sigma).to(maps)
+            rows, columns = (blurring(length, sigma, maps.device) for length in size)
             # A constant stays one; scaling would blow the blur's rounding up to 0..1.
             varies = classes.amax((-2, -1), keepdim=True) > classes.amin((-2, -1), keepdim=True)
             classes = torch.where(varies, min_max(rows @ classes @ columns.T), 0.0)
         return classes
+
+
+def _check_finite(maps: Sequence[Tensor]) -> None:
+    """Refuse maps that are not finite; a GPU is waited for once, whatever their number.
+
+    Raises:
+        ValueError: names the class.
+    """
+    finite = [torch.isfinite(own).flatten(1).all(1) for own in maps]
+    if not finite or torch.cat(finite).all():
+        return
+    own = next(each for each in finite if not each.all())
+    raise ValueError(
+        f"Expected `maps` to be finite, but got NaN or infinity in class "
+        f"{int(own.int().argmin()) + 1} of {len(own)}; in half precision the VLM overflows: run it "
+        "in float32 or bfloat16."
+    )

@@ -83,9 +83,12 @@ def full_float32() -> Iterator[None]:
             torch.set_float32_matmul_precision(allowed)
 
 
+_CPU = torch.device("cpu")
+
+
 @lru_cache(maxsize=64)
-def upsampling(source: int, target: int) -> Tensor:
-    """Matrix `(target, source)` of linear interpolation with aligned corners.
+def upsampling(source: int, target: int, device: torch.device = _CPU) -> Tensor:
+    """Matrix `(target, source)` of linear interpolation with aligned corners, kept on its device.
 
     PyTorch's own, because the background starts where its float32 weights are exactly zero.
     """
@@ -94,12 +97,12 @@ def upsampling(source: int, target: int) -> Tensor:
         weights = torch.nn.functional.interpolate(
             identity, size=target, mode="linear", align_corners=True
         )
-        return weights[:, 0].T.contiguous()
+        return weights[:, 0].T.contiguous().to(device)
 
 
-@lru_cache(maxsize=64)
-def blurring(size: int, sigma: float) -> Tensor:
-    """Matrix `(size, size)` of a Gaussian filter, equal to SciPy's with its defaults.
+@lru_cache(maxsize=32)
+def blurring(size: int, sigma: float, device: torch.device = _CPU) -> Tensor:
+    """Matrix `(size, size)` of a Gaussian filter, equal to SciPy's with its defaults; kept, too.
 
     The kernel reaches 4 sigma (`truncate=4`); beyond the border the signal is mirrored with the
     edge repeated (`mode="reflect"`).
@@ -113,4 +116,4 @@ def blurring(size: int, sigma: float) -> Tensor:
     matrix = np.zeros((size, size))
     np.add.at(matrix, (np.arange(size)[:, None], sources), kernel)
     with torch.inference_mode(False):
-        return torch.from_numpy(matrix.astype(np.float32))
+        return torch.from_numpy(matrix.astype(np.float32)).to(device)

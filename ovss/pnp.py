@@ -250,10 +250,11 @@ class LabelMaps(nn.Module):
         if released:
             labels = [renumbered(own, benchmark) for own in labels]
         background = benchmark.background if benchmark.background is not None else 0
-        found = [
-            torch.tensor([background, *own], device=indices.device)[indices]
-            for own, indices in zip(labels, local, strict=True)
-        ]
+        # The labels of all photos in one tensor: each is a wait for a GPU.
+        longest = max(map(len, labels), default=0)
+        rows = [[background, *own, *[background] * (longest - len(own))] for own in labels]
+        table = torch.tensor(rows, device=photos[0].device) if rows else ()
+        found = [own[indices] for own, indices in zip(table, local, strict=True)]
         return [
             own if size == bound else enlarge_labels(own.to(torch.uint8), size)
             for own, size, bound in zip(found, sizes, bounds, strict=True)

@@ -31,6 +31,8 @@ from ovss.utils.progress import Progress
 
 pytestmark = pytest.mark.numerical
 
+CPU = torch.device("cpu")
+
 BENCHMARKS = {
     "voc21": VOC("data").benchmark,
     "pc60": PascalContext("data", "pc60").benchmark,
@@ -112,8 +114,8 @@ def test_two_matrices_do_what_a_canvas_does(size, target, crop, share, multiple,
 
     found = PhotoLogits(
         windows.side_by_side(logits),
-        windows.rows.matrix(grid[0], target[0], True),
-        windows.columns.matrix(grid[1], target[1], True),
+        windows.rows.matrix(grid[0], target[0], True, CPU),
+        windows.columns.matrix(grid[1], target[1], True, CPU),
     )[slice(None)]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -134,7 +136,7 @@ def test_bands_and_areas(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(5, 4, 6, generator=generator)
     rows, columns = (Axis.of(n, 0, 1, 1, 1) for n in (40, 60))
-    logits = PhotoLogits(patches, rows.matrix(4, 20, False), columns.matrix(6, 30, False))
+    logits = PhotoLogits(patches, rows.matrix(4, 20, False, CPU), columns.matrix(6, 30, False, CPU))
     assert len(logits.bands()) == 7
     labels, scale = np.array([0, 0, 1, 2, 3]), 8.0
     whole = interpolate(patches[None], (20, 30), mode="bilinear")[0]

@@ -108,8 +108,10 @@ class DenseCRF:
                 f"Expected a photo for each of at least one probability map, but got "
                 f"{len(probabilities)} probability maps and {len(photos)} photos"
             )
-        for number, (probability, photo) in enumerate(zip(probabilities, photos, strict=True)):
-            _check_photo(probability, photo, f" of photo {number}" if len(photos) > 1 else "")
+        which = [f" of photo {number}" if len(photos) > 1 else "" for number in range(len(photos))]
+        for probability, photo, words in zip(probabilities, photos, which, strict=True):
+            _check_photo(probability, photo, words)
+        _check_ranges(probabilities, which)
 
         # The CPU's threads take a photo each. A GPU is too large for that: all photos of as many
         # classes become one.
@@ -206,8 +208,10 @@ def _positions(
         grids.append(torch.stack([x, y]).flatten(1))
     if len(sizes) == 1:
         return grids[0], None
-    counts = torch.tensor([height * width for height, width in sizes], device=device)
-    return torch.cat(grids, dim=1), torch.repeat_interleave(counts)
+    pixels = [height * width for height, width in sizes]
+    counts = torch.tensor(pixels, device=device)
+    # Without the size a GPU is waited for.
+    return torch.cat(grids, dim=1), torch.repeat_interleave(counts, output_size=sum(pixels))
 
 
 def _divide(values: Tensor, sigma: float) -> Tensor:
@@ -234,10 +238,17 @@ def _check_photo(probability: Tensor, photo: Tensor, which: str) -> None:
             f"Expected `probabilities`{which} to have the photo's size {tuple(photo.shape[1:])}, "
             f"but got {tuple(probability.shape[1:])}: resize the probabilities to the photo first"
         )
-    low, high = (value.item() for value in probability.detach().aminmax())
-    # 1e-3 leaves room for a half-precision softmax.
-    if not (low >= 0 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"Expected `probabilities`{which} to be in 0 to 1, but got {low} to {high}: apply a "
-            f"softmax over the classes, and look for NaN in the class maps"
-        )
+
+
+def _check_ranges(probabilities: Sequence[Tensor], which: Sequence[str]) -> None:
+    # Of all photos at once: a GPU is waited for when a number is looked at.
+    bounds = [torch.stack(each.detach().aminmax()).to(torch.float64) for each in probabilities]
+    devices = {each.device for each in bounds}
+    found = torch.stack(bounds).tolist() if len(devices) == 1 else [b.tolist() for b in bounds]
+    for (low, high), words in zip(found, which, strict=True):
+        # 1e-3 leaves room for a half-precision softmax.
+        if not (low >= 0 and high <= 1 + 1e-3):
+            raise ValueError(
+                f"Expected `probabilities`{words} to be in 0 to 1, but got {low} to {high}: apply "
+                f"a softmax over the classes, and look for NaN in the class maps"
+            )

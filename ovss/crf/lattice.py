@@ -115,7 +115,7 @@ def _embed(features: Tensor, pool: ThreadPool) -> tuple[Tensor, Tensor, Tensor]:
     """
     d, n = features.shape
     # Standard deviation of the blur in lattice units times the diagonal of the elevation matrix.
-    deviation = torch.tensor(math.sqrt(2.0 / 3.0) * (d + 1), dtype=torch.float32).item()
+    deviation = float(np.float32(math.sqrt(2.0 / 3.0) * (d + 1)))
     scale = [1.0 / math.sqrt((i + 2) * (i + 1)) * deviation for i in range(d)]
     up = torch.tensor(scale, dtype=torch.float32, device=features.device)[:, None]
     quotient = features.new_empty(d + 1, n)
@@ -131,7 +131,7 @@ def _embed(features: Tensor, pool: ThreadPool) -> tuple[Tensor, Tensor, Tensor]:
 
 def _embed_part(scaled: Tensor, quotient: Tensor, rank: Tensor, barycentric: Tensor) -> None:
     d = len(scaled)
-    down = torch.tensor(1.0 / (d + 1), dtype=torch.float32).item()
+    down = float(np.float32(1.0 / (d + 1)))
 
     # Elevate to the hyperplane of coordinate sum 0. Products and sums stay apart, as a fused
     # multiply-add would round once where the library rounds twice.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -109,17 +110,22 @@ def label_map(
         area_thd: labels other than 0 with at most this share of the pixels that are not 0 (before
             `prob_thd`) are taken out of the photo.
     """
-    labels = torch.tensor(classes, device=logits.device)
-    out = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
-    if area_thd > 0:
-        out = _too_small(logits, labels, area_thd)
+    labels = _on_device(tuple(classes), logits.device)
+    out = _too_small(logits, labels, max(classes) + 1, area_thd) if area_thd > 0 else None
     found = [_label_band(logits[band], labels, out, scale, prob_thd) for band in logits.bands()]
     return torch.cat(found)
 
 
-def _too_small(logits: Logits, labels: Tensor, area_thd: float) -> Tensor:
-    """Which queries belong to labels of little area, `(Q,)` bool."""
-    pixels = torch.zeros(int(labels.max()) + 1, dtype=torch.long, device=labels.device)
+@lru_cache(maxsize=64)
+def _on_device(labels: tuple[int, ...], device: torch.device) -> Tensor:
+    """Labels as a tensor; a GPU is waited for once."""
+    with torch.inference_mode(False):  # cached, so it must serve calls in either mode
+        return torch.tensor(labels, device=device)
+
+
+def _too_small(logits: Logits, labels: Tensor, count: int, area_thd: float) -> Tensor:
+    """Which queries belong to labels, of so many, of little area: `(Q,)` bool."""
+    pixels = torch.zeros(count, dtype=torch.long, device=labels.device)
     for band in logits.bands():
         best = labels[logits[band].max(0).indices].flatten()
         pixels += torch.bincount(best, minlength=len(pixels))
@@ -129,11 +135,11 @@ def _too_small(logits: Logits, labels: Tensor, area_thd: float) -> Tensor:
 
 
 def _label_band(
-    logits: Tensor, labels: Tensor, out: Tensor, scale: float, prob_thd: float
+    logits: Tensor, labels: Tensor, out: Tensor | None, scale: float, prob_thd: float
 ) -> Tensor:
     total = (scale * logits).logsumexp(0) if prob_thd > 0 else None
     # A softmax keeps the order: the best query is that of the largest logit.
-    best = logits.masked_fill(out[:, None, None], -torch.inf).max(0) if out.any() else logits.max(0)
+    best = (logits if out is None else logits.masked_fill(out[:, None, None], -torch.inf)).max(0)
     found = labels[best.indices]
     if total is None:
         return found

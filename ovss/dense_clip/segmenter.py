@@ -289,7 +289,7 @@ class DenseCLIP(Segmenter):
         grid = self.image.grid(*windows.shape)
         via_input = settings.crop > 0 or self.row.via_input
         rows, columns = (
-            axis.matrix(count, target, via_input).to(patches.device)
+            axis.matrix(count, target, via_input, patches.device)
             for axis, count, target in zip((windows.rows, windows.columns), grid, size, strict=True)
         )
         return PhotoLogits(patches, rows, columns)

@@ -66,17 +66,18 @@ class Axis:
         return cls(size, starts, length, missing // 2, length + missing)
 
     @lru_cache(maxsize=64)  # noqa: B019 - of plain numbers
-    def matrix(self, patches: int, target: int, via_input: bool) -> Tensor:
+    def matrix(self, patches: int, target: int, via_input: bool, device: torch.device) -> Tensor:
         """From the patches of all windows to pixels: `(target, len(starts) * patches)`.
 
         Args:
             patches: of each window.
             target: pixels of the photo.
             via_input: whether a window is resized to its own size before it is to the photo's.
+            device: where the matrix is, and stays.
         """
         # Cached, so it must serve calls in either mode.
         with torch.inference_mode(False):
-            return self._matrix(patches, target, via_input).float()
+            return self._matrix(patches, target, via_input).float().to(device)
 
     def _matrix(self, patches: int, target: int, via_input: bool) -> Tensor:
         if not via_input:

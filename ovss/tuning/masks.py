@@ -71,7 +71,7 @@ def soft_mask(maps: Tensor, threshold: float, size: int) -> Tensor:
     """
     scaled = min_max(maps.float())
     kept = torch.where(scaled < threshold, 0.0, scaled)
-    matrix = upsampling(maps.shape[-1], size).to(maps.device)
+    matrix = upsampling(maps.shape[-1], size, maps.device)
     with torch.autocast(maps.device.type, enabled=False), full_float32():
         return (matrix @ kept @ matrix.T).clamp(0, 1)
 
