@@ -12,7 +12,7 @@ import pytest
 import yaml
 from forker import until
 
-from ovss.cli import reproduce
+from ovss.cli import reproduce, runner
 from ovss.cli.main import main
 from ovss.utils.signals import REQUEUE
 
@@ -80,7 +80,7 @@ def pretended(monkeypatch):
             (folder / "scores.json").write_text(json.dumps(scores))
         return code
 
-    monkeypatch.setattr(reproduce, "_run", run)
+    monkeypatch.setattr(runner, "start", run)
     return codes, begun
 
 
@@ -90,7 +90,7 @@ def table(folder):
 
 
 def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
-    options, tmp_path, capfd, monkeypatch, forker, tiny_blip_path
+    options, tmp_path, capfd, monkeypatch, forker, tiny_blip_path, runs_in_process
 ):
     runs = tmp_path / "runs"
     own_weights = tmp_path / tiny_blip_path.name
@@ -128,7 +128,7 @@ def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
     def refuse(arguments):
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(reproduce, "_run", refuse)
+    monkeypatch.setattr(runner, "start", refuse)
     main([*options, "--data.init_args.batch_size=2"])
     assert table(runs) == rows
     # Something else was asked for: whether that is another result is the run's to say.
