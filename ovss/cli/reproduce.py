@@ -92,7 +92,7 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config", action="append", default=[], metavar="YAML", help="over the paper's model"
     )
     options, rest = parser.parse_known_args(args)
-    runner.check_options(parser, rest)
+    runner.only_options(parser, rest)
     return options, rest
 
 

@@ -39,7 +39,7 @@ def refuse_launchers(command: str) -> None:
             )
 
 
-def check_options(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+def only_options(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
     """End the program where something on a command line is no option of a run.
 
     Args:

@@ -78,7 +78,7 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="a run folder for each run, and the table (default: the file's `output`)",
     )
     options, rest = parser.parse_known_args(args)
-    runner.check_options(parser, rest)
+    runner.only_options(parser, rest)
     return options, rest
 
 
@@ -92,8 +92,8 @@ def _configuration(run: SuiteRun, suite: str) -> dict[str, Any]:
 
     try:
         return ParsedCLI(run.arguments).as_plain()
-    except BaseException:
-        log.error("In %s of %s:", run.title, suite)
+    except (Exception, SystemExit):
+        log.error("The mistake is in %s of %s.", run.title, suite)
         raise
 
 
@@ -122,9 +122,14 @@ def show_table(folders: Sequence[Path], output: Path) -> None:
         folders: of finished runs.
         output: the folder for it.
     """
-    from ovss.report.matrix import print_matrix, read_matrix, write_matrix
+    from rich.console import Console
+    from rich.text import Text
 
+    from ovss.report.formats import print_matrix
+    from ovss.report.matrix import read_matrix, write_matrix
+
+    console = Console()
     matrix = read_matrix(folders)
-    print_matrix(matrix)
+    print_matrix(matrix, console)
     files = write_matrix(matrix, output / "table")
-    sys.stdout.write(f"the table is in {', '.join(map(str, files))}\n")
+    console.print(Text(f"written: {', '.join(map(str, files))}"), soft_wrap=True)

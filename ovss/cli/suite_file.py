@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ovss.cli.config_file import load_yaml, take_configs
+from ovss.cli.option_names import check_options
 from ovss.cli.runner import FOLDER
 from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
@@ -59,7 +60,7 @@ class Suite(NamedTuple):
 
 
 def read_suite(name: str | Path, output: Path | None = None, rest: Sequence[str] = ()) -> Suite:
-    """Read a suite and the configurations that it names.
+    """Read a suite, and check the names in it and in its configurations.
 
     Args:
         name: a file, or the name of a shipped one.
@@ -194,7 +195,7 @@ def _run(
         *rest,
     ]
     try:
-        take_configs(arguments[1:])
+        check_options("test", *take_configs(arguments[1:]))
     except ConfigurationError as error:
         raise ConfigurationError(f"{title} of {file}: {error}") from error
     return SuiteRun(title, layout, arguments)
