@@ -10,7 +10,6 @@ from pathlib import Path
 import miniatures
 import pytest
 import yaml
-from forker import until
 
 from ovss.cli import reproduce, runner
 from ovss.cli.main import main
@@ -89,20 +88,13 @@ def table(folder):
     return {row.pop("benchmark"): row for row in rows}
 
 
-def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
-    options, tmp_path, capfd, monkeypatch, forker, tiny_blip_path, runs_in_process
+def test_a_table_is_not_made_twice(
+    options, tmp_path, capfd, monkeypatch, tiny_blip_path, runs_in_process
 ):
     runs = tmp_path / "runs"
     own_weights = tmp_path / tiny_blip_path.name
     shutil.copytree(tiny_blip_path, own_weights)
     options = [*options, f"--model.vlm.init_args.name_or_path={own_weights}"]
-    begun = forker.start(options, tmp_path / "log")
-    until((runs / "voc21" / ".lock").exists)
-    begun.kill(signal.SIGTERM)
-    assert begun.wait() == REQUEUE, begun.output
-    assert "start the same command again" in begun.output.lower()
-    assert not (runs / "ade150").exists()
-
     main(options)
     printed = capfd.readouterr().out
     rows = table(runs)

@@ -439,6 +439,9 @@ def test_what_else_is_asked_for_is_left_to_the_run(
     assert len(runs_in_process) == 2
     main(["suite", file])
     assert len(runs_in_process) == 2
+    (tmp_path / "runs" / "one" / "config.yaml").touch()  # as a later start that was killed
+    main(["suite", file])
+    assert len(runs_in_process) == 3
     begun = []
     monkeypatch.setattr(runner, "start", lambda arguments: begun.append(arguments) or 0)
     for option in (

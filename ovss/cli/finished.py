@@ -10,9 +10,9 @@ import yaml
 
 from ovss._version import __version__
 from ovss.cli.config_file import find_setting, load_yaml
-from ovss.runs.fingerprint import flat, read_fingerprint
+from ovss.runs.fingerprint import flat
 from ovss.runs.layout import RunLayout
-from ovss.runs.scores import read_scores
+from ovss.runs.run import read_results
 from ovss.utils.files import check_regular
 
 ASKED = (
@@ -43,7 +43,7 @@ def finished(
         settled: dotted names of settings that may differ, or name a file that is newer.
     """
     try:
-        scores = read_scores(layout)
+        scores, fingerprint = read_results(layout)
         check_regular(layout.config)
         before = _asked(load_yaml(layout.config.read_text(encoding="utf-8")), settled)
         now = _asked(config, settled)
@@ -52,7 +52,9 @@ def finished(
         done = scores["photos"] + scores.get("skipped", {}).get("count", 0)
         same = (
             before == now
-            and read_fingerprint(layout.run)["ovss"] == __version__
+            and fingerprint["ovss"] == __version__
+            # Of a later start that did not come to its end there is the configuration alone.
+            and layout.config.stat().st_mtime <= layout.scores.stat().st_mtime
             and not _newer(_files(now, config), layout.scores)
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
