@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -129,6 +130,26 @@ def scenes_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root, dev=2, val=8)
     return root
+
+
+@pytest.fixture
+def runs_in_process(monkeypatch):
+    """Runs of `reproduce` and `suite` take place here: a process of its own imports for seconds."""
+
+    def start(arguments):
+        from ovss.cli.lightning_cli import EvaluationCLI
+
+        begun.append(arguments)
+        try:
+            EvaluationCLI(list(arguments))
+        except (ValueError, OSError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 1
+        return 0
+
+    begun = []
+    monkeypatch.setattr("ovss.cli.runner.start", start)
+    return begun
 
 
 @pytest.fixture(scope="module")

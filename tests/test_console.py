@@ -18,7 +18,7 @@ from ovss.cli.main import COMMANDS, QUICK, main
 from ovss.utils import progress
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.progress import Progress
-from ovss.utils.shipped import find_config, shipped_configs
+from ovss.utils.shipped import find_config, shipped_configs, shipped_suites
 from ovss.utils.text import PROGRAM
 from ovss.vlm import BlipITM
 
@@ -408,6 +408,7 @@ def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch
     assert set(shipped) == {
         path.relative_to(ROOT / "configs").with_suffix("").as_posix()
         for path in (ROOT / "configs").rglob("*.yaml")
+        if path.parent.name != "suite"
     }
     for name in ("voc21", "configs/voc21.yaml", "voc21.yaml"):
         assert find_config(name) == shipped["voc21"]
@@ -419,7 +420,7 @@ def test_shipped_configurations_go_by_name_from_any_folder(tmp_path, monkeypatch
     assert find_config("nothing") == Path("nothing")
     main(["configs"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped)
+    assert [line.split()[0] for line in lines] == [*shipped, *shipped_suites()]
     for line in lines:
         assert len(line.split(maxsplit=1)) == 2, f"{line} starts with no comment"
 
@@ -448,7 +449,7 @@ def test_a_shipped_configuration_can_be_copied_once(tmp_path, capsys):
         assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("name", ["slurm", "torchrun"])
+@pytest.mark.parametrize("name", ["slurm", "suite", "torchrun"])
 def test_the_clusters_scripts_can_be_copied(tmp_path, capsys, name):
     main(["configs", "--copy", f"cluster/{name}", str(tmp_path)])
     copy = tmp_path / f"{name}.sh"

@@ -10,9 +10,8 @@ from pathlib import Path
 import miniatures
 import pytest
 import yaml
-from forker import until
 
-from ovss.cli import reproduce
+from ovss.cli import reproduce, runner
 from ovss.cli.main import main
 from ovss.utils.signals import REQUEUE
 
@@ -80,7 +79,7 @@ def pretended(monkeypatch):
             (folder / "scores.json").write_text(json.dumps(scores))
         return code
 
-    monkeypatch.setattr(reproduce, "_run", run)
+    monkeypatch.setattr(runner, "start", run)
     return codes, begun
 
 
@@ -89,20 +88,13 @@ def table(folder):
     return {row.pop("benchmark"): row for row in rows}
 
 
-def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
-    options, tmp_path, capfd, monkeypatch, forker, tiny_blip_path
+def test_a_table_is_not_made_twice(
+    options, tmp_path, capfd, monkeypatch, tiny_blip_path, runs_in_process
 ):
     runs = tmp_path / "runs"
     own_weights = tmp_path / tiny_blip_path.name
     shutil.copytree(tiny_blip_path, own_weights)
     options = [*options, f"--model.vlm.init_args.name_or_path={own_weights}"]
-    begun = forker.start(options, tmp_path / "log")
-    until((runs / "voc21" / ".lock").exists)
-    begun.kill(signal.SIGTERM)
-    assert begun.wait() == REQUEUE, begun.output
-    assert "start the same command again" in begun.output.lower()
-    assert not (runs / "ade150").exists()
-
     main(options)
     printed = capfd.readouterr().out
     rows = table(runs)
@@ -128,7 +120,7 @@ def test_a_table_that_is_stopped_goes_on_and_is_not_made_twice(
     def refuse(arguments):
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(reproduce, "_run", refuse)
+    monkeypatch.setattr(runner, "start", refuse)
     main([*options, "--data.init_args.batch_size=2"])
     assert table(runs) == rows
     # Something else was asked for: whether that is another result is the run's to say.

@@ -1,4 +1,4 @@
-"""The command `configs`: the shipped configurations."""
+"""The command `configs`: the shipped configurations and suites."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.shipped import find_config, shipped_configs, shipped_scripts
+from ovss.utils.shipped import find_config, shipped_configs, shipped_scripts, shipped_suites
 from ovss.utils.text import PROGRAM
 
 log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str]) -> None:
-    """Run `configs`: every shipped configuration with the first line of its comment.
+    """Run `configs`: every shipped configuration and suite with the first line of its comment.
 
     Args:
         args: what follows the command.
@@ -28,7 +28,7 @@ def main(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         f"{PROGRAM} configs",
         description="List the shipped configurations. `--config NAME` takes them by name, with "
-        "every command and from any folder.",
+        "every command and from any folder; `suite NAME` takes those under suite/.",
     )
     parser.add_argument(
         "--copy",
@@ -43,7 +43,7 @@ def main(args: Sequence[str]) -> None:
         return
     first_lines = {
         name: file.read_text(encoding="utf-8").partition("\n")[0]
-        for name, file in shipped_configs().items()
+        for name, file in {**shipped_configs(), **shipped_suites()}.items()
     }
     width = max(map(len, first_lines), default=0)
     for name, first in first_lines.items():
@@ -53,8 +53,9 @@ def main(args: Sequence[str]) -> None:
 
 def _copy(name: str, folder: str) -> None:
     script = shipped_scripts().get(name.removesuffix(".sh"))
-    source = script or find_config(name)
-    if script is None and source not in shipped_configs().values():
+    suite = shipped_suites().get(name.removesuffix(".yaml"))
+    source = script or suite or find_config(name)
+    if source not in (script, suite, *shipped_configs().values()):
         raise ConfigurationError(
             f"Expected the name of a shipped configuration, but got {name!r}; `{PROGRAM} configs` "
             "lists them."
@@ -68,5 +69,7 @@ def _copy(name: str, folder: str) -> None:
     if script:
         target.chmod(0o755)  # which a wheel need not keep
         return
-    own = next(own for own, file in shipped_configs().items() if file == source)
-    log.info("Take it with `--config %s`; `--config %s` is still the shipped one.", target, own)
+    named = {**shipped_configs(), **shipped_suites()}
+    own = next(own for own, file in named.items() if file == source)
+    taken = "suite" if suite else "--config"
+    log.info("Take it with `%s %s`; `%s %s` is still the shipped one.", taken, target, taken, own)

@@ -11,6 +11,7 @@ COMMANDS = {
     "app": "the same on a page in the browser",
     "prepare": "download what a benchmark needs, and check every photo and mask",
     "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
+    "suite": "many runs with one command, methods on benchmarks, and the table of their scores",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
     "table": "one table of finished runs, methods x benchmarks, as Markdown, CSV, LaTeX and a page",
@@ -35,6 +36,7 @@ examples:
   train_free_eval.py test --config configs/voc21.yaml --data.init_args.root /data
   train_free_eval.py test --config configs/voc21.yaml --config configs/model/blip_base_coco.yaml
   train_free_eval.py segment photo.jpg --classes "cat, dog, grass" --model blip-large
+  train_free_eval.py suite configs/suite/demo.yaml
   train_free_eval.py compare runs/voc21 runs/voc21_no_crf
   train_free_eval.py table runs/voc21 runs/pc60 runs/sclip_voc21 --published
   train_free_eval.py test --config configs/voc21.yaml --print_config

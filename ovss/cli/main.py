@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ovss.cli.help import COMMANDS, HELP, SEGMENT_HELP
 from ovss.utils.signals import stop
 
-QUICK = ("app", "compare", "configs", "prepare", "reproduce", "table")
+QUICK = ("app", "compare", "configs", "prepare", "reproduce", "suite", "table")
 """Commands that run no model themselves: modules of this package, called without LightningCLI."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib.util
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def known_names(command: str, shell: str) -> set[str] | None:
     return {*shared, *COMMANDS[command].split(), *model, *(f"trainer.{each}" for each in trainer)}
 
 
+@functools.cache
 def _trainer_options() -> list[str]:
     """The arguments of the Trainer of the Lightning that is installed, read off its source."""
     package = importlib.util.find_spec("lightning")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ovss.report.published import Published, read_published
-from ovss.runs.layout import RunLayout
-from ovss.utils.files import check_regular, write_atomically
+from ovss.utils.files import write_atomically
 from ovss.utils.text import percent, seen
 
 
@@ -48,17 +47,6 @@ class Row(NamedTuple):
     key: str
     scores: dict[str, Any] | None
     problem: str = ""
-
-
-def read_scores(layout: RunLayout) -> dict[str, Any]:
-    """What a run's `scores.json` says.
-
-    Raises:
-        OSError: there is none.
-        ValueError: it is no JSON, or no file.
-    """
-    check_regular(layout.scores)
-    return json.loads(layout.scores.read_text(encoding="utf-8"))
 
 
 def write_table(output: Path, rows: Sequence[Row]) -> None:

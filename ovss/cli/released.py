@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
-from ovss._version import __version__
 from ovss.benchmark import PhotoBatch
-from ovss.cli.config_file import find_setting, load_yaml
-from ovss.cli.lightning_cli import EvaluationCLI
-from ovss.cli.paper import PAPER, read_scores
+from ovss.cli.config_file import find_setting
+from ovss.cli.finished import finished
+from ovss.cli.paper import PAPER
+from ovss.cli.parsed import ParsedCLI
 from ovss.proposals import FileProposer
-from ovss.runs.fingerprint import read_fingerprint
 from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.files import check_regular
 from ovss.utils.text import PROGRAM
 from ovss.vlm.loading import REVISIONS
 
@@ -30,8 +27,8 @@ ANSWERS: dict[str, Any] = {"threshold": 70, "fallback": "first"}
 REPOSITORY = "https://github.com/letitiabanana/PnP-OVSS"
 COMMIT = "e439962"
 
-RESULTS_STAY = ("root", "batch_size", "num_workers")
-"""Settings of the data that decide no result."""
+SETTLED = ("data.init_args.root", "model.proposals.init_args.path")
+"""What does not keep a run from being finished: where the data is; the answers are compared."""
 
 
 class Plan(NamedTuple):
@@ -88,9 +85,9 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
     ]
     cli = ParsedCLI(arguments)
     _check_paper(cli, settings)
-    finished = _finished(layout, cli, answers)
-    if finished:
-        return Plan(key, layout, arguments, finished, [])
+    scores = finished(layout, cli.as_plain(), SETTLED)
+    if scores and _same_answers(answers, scores):
+        return Plan(key, layout, arguments, scores, [])
     problem, note = _weights(cli.setting("model.vlm"))
     problems = [*filter(None, [problem]), *_problems(cli, answers)]
     return Plan(key, layout, arguments, None, problems, note)
@@ -119,30 +116,6 @@ def missing(plans: Sequence[Plan]) -> None:
     )
 
 
-class ParsedCLI(EvaluationCLI):
-    """A command line that is read, and of which nothing is made."""
-
-    def instantiate_classes(self) -> None:
-        """Refuse what cannot work."""
-        self._check_trainer()
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def setting(self, name: str) -> Any:
-        """The value of a setting, such as `model.vlm`."""
-        return self._get(self.config, name)
-
-    def data(self) -> Any:
-        """The data module."""
-        return self._make_data(self._get(self.config, "data"))
-
-    def as_plain(self) -> dict[str, Any]:
-        """The configuration as `config.yaml` has it."""
-        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-        return load_yaml(text)
-
-
 def _answers(folder: Path, name: str) -> Path:
     """The file of a benchmark's answers: as released, or under its short name."""
     released = folder / f"{name}_classification_noboundary.json"
@@ -161,51 +134,15 @@ def _check_paper(cli: ParsedCLI, settings: dict[str, Any]) -> None:
             )
 
 
-def _finished(layout: RunLayout, cli: ParsedCLI, answers: Path) -> dict[str, Any] | None:
-    """The scores of a run with the same settings, answers and weights that has come to its end."""
-    try:
-        scores = read_scores(layout)
-        check_regular(layout.config)
-        before = load_yaml(layout.config.read_text(encoding="utf-8"))
-        now = cli.as_plain()
-        limit = cli.setting("data.init_args.limit")
-        whole = scores["expected_photos"]
-        done = scores["photos"] + scores.get("skipped", {}).get("count", 0)
-        same = (
-            _deciding(before) == _deciding(now)
-            and read_fingerprint(layout.run)["ovss"] == __version__
-            and _same_answers(answers, scores["settings"]["proposals"])
-            and not _newer_weights(cli.setting("model.vlm"), layout.scores)
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        return None
-    # Where a setting differs the run itself says whether that matters.
-    return scores if same and done == min(whole, limit or whole) else None
-
-
-def _same_answers(answers: Path, before: dict[str, Any]) -> bool:
+def _same_answers(answers: Path, scores: dict[str, Any]) -> bool:
     """Whether the file holds what it did; one that is gone cannot say anything else."""
     if not answers.is_file():
         return True
-    return FileProposer(answers, **ANSWERS).settings().items() <= before.items()
-
-
-def _newer_weights(vlm: Any, scores: Path) -> bool:
-    """Whether a file in a folder with weights came there, or changed, after the scores.
-
-    Whether it holds something else is for the run to say, which loads it.
-    """
-    folder = Path(str((vlm.get("init_args") or {}).get("name_or_path", "demo")))
-    if not folder.is_dir():
+    try:
+        now = FileProposer(answers, **ANSWERS).settings()
+        return now.items() <= scores["settings"]["proposals"].items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    # Not the time of modification, which copying may keep.
-    return max((f.stat().st_ctime for f in folder.iterdir()), default=0) > scores.stat().st_mtime
-
-
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide results."""
-    data = {k: v for k, v in config["data"]["init_args"].items() if k not in RESULTS_STAY}
-    return {"model": config["model"], "data": data, "precision": config["trainer"]["precision"]}
 
 
 def _problems(cli: ParsedCLI, answers: Path) -> list[str]:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ovss.cli.console import LEVELS
-from ovss.cli.paper import PAPER, Row, heading, line_of, read_scores, write_table
+from ovss.cli import runner
+from ovss.cli.paper import PAPER, Row, heading, line_of, write_table
 from ovss.runs.layout import RunLayout
-from ovss.utils.errors import ConfigurationError
-from ovss.utils.signals import AGAIN, INTERRUPTED, REQUEUE, STARTER, stop
 from ovss.utils.text import COMMAND, PROGRAM
 
 log = logging.getLogger(__name__)
@@ -34,7 +29,7 @@ def main(args: Sequence[str]) -> None:
         ValueError: something is missing on this machine, or a run has failed.
     """
     options, rest = _parsed(args)
-    _refuse_launchers()
+    runner.refuse_launchers("reproduce")
     from ovss.cli.released import Plan, missing, plan
 
     plans: list[Plan] = [plan(key, options, rest) for key in options.benchmarks]
@@ -97,28 +92,8 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config", action="append", default=[], metavar="YAML", help="over the paper's model"
     )
     options, rest = parser.parse_known_args(args)
-    for word in rest:
-        if word.startswith("--trainer.default_root_dir"):
-            raise ConfigurationError(
-                "Expected `--output` to say where the run folders go, but got "
-                "--trainer.default_root_dir; they are named after the benchmarks there."
-            )
-        if word.startswith("-") and not word.startswith(("--trainer.", "--data.", "--model.")):
-            parser.error(f"unrecognized argument: {word}")
-    if rest and not rest[0].startswith("-"):
-        parser.error(f"unrecognized argument: {rest[0]}")
+    runner.only_options(parser, rest)
     return options, rest
-
-
-def _refuse_launchers() -> None:
-    """One process starts the runs one after another; each of them starts its own."""
-    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-        if os.environ.get(name, "1") not in ("", "1"):
-            raise ConfigurationError(
-                f"Expected a single process for `reproduce`, but got {name}="
-                f"{os.environ[name]}; leave torchrun or srun out and give --trainer.devices, or "
-                "start the `test` commands that it prints under them."
-            )
 
 
 def _reproduce(
@@ -128,57 +103,12 @@ def _reproduce(
     if finished is not None:
         log.info("%s is finished already (%s)", key, layout.folder)
         return Row(key, finished)
+    from ovss.runs.scores import read_scores
+
     log.info("%s: %s %s", key, COMMAND, shlex.join(arguments))
-    code = _run(arguments)
-    if code in (REQUEUE, INTERRUPTED):
-        raise SystemExit(code)  # the run has said why, and what to do
-    if stop.received:  # when the run was about to end anyway
-        log.warning("Stopped on %s; %s", stop.received, AGAIN)
-        raise SystemExit(REQUEUE)
-    if code:
-        why = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-        return Row(key, None, why)
+    if problem := runner.run(arguments):
+        return Row(key, None, problem)
     try:
         return Row(key, read_scores(layout))
     except (OSError, ValueError) as error:
         return Row(key, None, f"no scores can be read ({error})")
-
-
-def _run(arguments: Sequence[str]) -> int:
-    """Run a command in a process of its own, to which signals go; gives its exit code."""
-    level = logging.getLogger("ovss").level
-    flags = [flag for flag, own in LEVELS.items() if own == level]
-    command = [sys.executable, "-m", "ovss", *arguments, *flags]
-    # The run is the first process of its own, not one that Lightning's launcher started.
-    environment = {name: value for name, value in os.environ.items() if name != STARTER}
-    # Found from any folder, and also where it is not installed.
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    sys.stdout.flush()
-    children: list[subprocess.Popen] = []
-    stop.listen(lambda: children)
-    try:
-        child = subprocess.Popen(command, env=environment)
-        children.append(child)
-        if stop.received:  # just before
-            child.terminate()
-        return _wait(child)
-    finally:
-        stop.restore()
-
-
-def _wait(child: subprocess.Popen) -> int:
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        # A terminal sends Ctrl-C to both, `kill` to this one alone.
-        try:
-            child.wait(_OWN_CTRL_C)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGINT)
-        child.wait()
-        raise
-
-
-_OWN_CTRL_C = 2.0
-"""Seconds in which a run that got Ctrl-C itself is expected to end."""

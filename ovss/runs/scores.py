@@ -12,7 +12,7 @@ from ovss.benchmark import Benchmark
 from ovss.runs.fingerprint import as_plain
 from ovss.runs.layout import RunLayout
 from ovss.segmenter import Segmenter
-from ovss.utils.files import write_atomically
+from ovss.utils.files import check_regular, write_atomically
 from ovss.utils.text import no_formula
 
 
@@ -77,6 +77,17 @@ def write_scores(layout: RunLayout, data: dict[str, Any]) -> None:
     for each in data["classes"]:
         writer.writerow({**each, "name": no_formula(each["name"])})
     write_atomically(layout.per_class, text.getvalue())
+
+
+def read_scores(layout: RunLayout) -> dict[str, Any]:
+    """What a run's `scores.json` says.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is no JSON, or no file.
+    """
+    check_regular(layout.scores)
+    return json.loads(layout.scores.read_text(encoding="utf-8"))
 
 
 def _number(value: Any) -> float | None:
