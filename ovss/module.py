@@ -163,7 +163,7 @@ class SegmentationModule(LightningModule):
         self.take_benchmark(getattr(self.trainer, "datamodule", None))
         benchmark = self.benchmark
         self._scores = SegmentationScores(
-            len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
+            benchmark.scored, benchmark.ignore_index, benchmark.protocol, benchmark.distractors
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -282,7 +282,7 @@ def renumbered(labels: Sequence[int], benchmark: Benchmark) -> list[int]:
     left = []
     for channel, label in enumerate(labels):
         for earlier in reversed(range(channel)):
-            if number_of[label] == earlier + first:
+            if number_of.get(label) == earlier + first:  # distractors have no number
                 label = labels[earlier]
         left.append(label)
     return left

@@ -35,6 +35,7 @@ def paired_bootstrap(
     protocol: Protocol = "standard",
     resamples: int = 10_000,
     seed: int = 0,
+    distractors: int = 0,
 ) -> BootstrapResult:
     """95 % percentile interval of the difference of two runs' mIoUs on the same photos.
 
@@ -49,6 +50,7 @@ def paired_bootstrap(
         protocol: which classes a mean covers; see `ovss.metrics.SegmentationScores`.
         resamples: how many draws of as many photos.
         seed: of the draws; the same seed gives the same interval.
+        distractors: how many further labels, in no ground truth, may have been predicted.
 
     Raises:
         ValueError: no photos, numbers of photos or ground truths that differ, or labels outside
@@ -65,7 +67,7 @@ def paired_bootstrap(
         )
     if resamples < 1:
         raise ValueError(f"Expected `resamples` to be at least 1, but got {resamples}.")
-    one, two = margins(first, num_classes), margins(second, num_classes)
+    one, two = (margins(each, num_classes, distractors) for each in (first, second))
     if not np.array_equal(one[:, 1], two[:, 1]):
         photo = int((one[:, 1] != two[:, 1]).any(-1).argmax())
         raise ValueError(

@@ -67,14 +67,16 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
 
 def _settings(scores: dict[str, Any]) -> list[tuple[str, object]]:
     """What the scores are only comparable with."""
-    named = [(name, scores[name]) for name in ("protocol", "prompts") if name in scores]
+    named = [
+        (name, scores[name]) for name in ("protocol", "prompts", "distractors") if name in scores
+    ]
     own = [(name.replace("_", " "), value) for name, value in flat(scores["settings"]).items()]
     return [*named, *own, ("scored", seen(scores))]
 
 
 def _confusions(run: Run) -> dict[str, Any]:
     """The largest ones, and the matrix `shares` of the classes that are `confused` most."""
-    names, confusion = run.classes, run.confusion
+    names, confusion = [*run.classes, *run.distractors], run.confusion
     largest = [
         (names[c.true], names[c.predicted], f"{c.pixels:,}", percent(c.share))
         for c in largest_confusions(confusion)

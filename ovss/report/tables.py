@@ -18,6 +18,7 @@ def headline(data: dict[str, Any]) -> str:
         + f"model {data['model']} | "
         f"proposals {data['proposals']} | "
         + (f"prompts {data['prompts']} | " if "prompts" in data else "")
+        + (f"{counted(len(data['distractors']), 'distractor')} | " if "distractors" in data else "")
         + seen(data)
         + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )
