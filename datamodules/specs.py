@@ -50,6 +50,12 @@ def names_of_all() -> list[str]:
     return sorted({name for stem in natural for own in prompt_names(stem) for name in own})
 
 
+def shipped_synonyms(key: str) -> Path | None:
+    """The file of synonyms that ships for a benchmark, in the form of `with_prompts`."""
+    path = Path(__file__).parent / "data" / "synonyms" / f"{key}.txt"
+    return path if path.is_file() else None
+
+
 def split_synonyms(line: str) -> tuple[str, ...]:
     """The names in a line.
 

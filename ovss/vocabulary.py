@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -184,10 +183,10 @@ def ranked(names: Iterable[str], seed: str) -> list[str]:
 def with_vocabulary(
     segmenter: Segmenter, benchmark: Benchmark, vocabulary: Vocabulary
 ) -> tuple[Segmenter, Benchmark]:
-    """The method and the benchmark with a vocabulary; the model's modules are shared.
+    """The method and the benchmark with a vocabulary; the models are shared, not copied.
 
     Args:
-        segmenter: the method; one with names of its own for the background gets a copy.
+        segmenter: the method.
         benchmark: what the vocabulary was made of.
         vocabulary: what is looked for.
     """
@@ -200,10 +199,9 @@ def with_vocabulary(
         )
     if vocabulary.distractors:
         benchmark = with_distractors(benchmark, vocabulary.distractors)
-    if isinstance(segmenter, DenseCLIP):
-        segmenter = copy(segmenter)
-        segmenter.vocabulary = vocabulary.reference or "natural"
-    return segmenter, benchmark
+    own = {"vocabulary": vocabulary.reference or "natural"}
+    varied = segmenter.varied(**own if "vocabulary" in segmenter.variable else {})
+    return varied, benchmark
 
 
 def names_of(segmenter: Segmenter, benchmark: Benchmark) -> Names:
