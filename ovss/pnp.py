@@ -126,6 +126,13 @@ class PnP(Segmenter):
         """See `Segmenter.passes`: the rounds."""
         return self.dropout.rounds
 
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """See `Segmenter.names`."""
+        return tuple(
+            self.names_of(label, benchmark) if own else ()
+            for label, own in enumerate(benchmark.prompts)
+        )
+
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`."""
         return fitting_batch(self.vlm, device, self.layer, self.head)

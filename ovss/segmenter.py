@@ -62,6 +62,10 @@ class Segmenter(nn.Module, ABC):
             proposals: for each photo the classes to look for, from `propose`.
         """
 
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """For each label what it is looked for by; none where it is not, as the background."""
+        return benchmark.prompts
+
     def settings(self) -> dict[str, Any]:
         """Everything but weights, photos and classes that decides a label map, nested by part.
 

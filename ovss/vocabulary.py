@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ovss.benchmark import Benchmark, with_distractors
-from ovss.dense_clip import DenseCLIP
-from ovss.dense_clip.vocabulary import REFERENCES, Queries, queries_of, reference_lines
+from ovss.dense_clip.vocabulary import REFERENCES, queries_of, reference_lines
 from ovss.segmenter import Segmenter
 
 Names = tuple[tuple[str, ...], ...]
@@ -68,6 +67,8 @@ def vocabularies(
     Raises:
         ValueError: not enough distractors, or another number of `synonyms` than classes.
     """
+    if draws < 0:
+        raise ValueError(f"Expected `draws` to be at least 0, but got {draws}.")
     titles = tuple(
         (title,) if own else ()
         for title, own in zip(benchmark.classes, benchmark.prompts, strict=True)
@@ -204,27 +205,13 @@ def with_vocabulary(
     return varied, benchmark
 
 
-def names_of(segmenter: Segmenter, benchmark: Benchmark) -> Names:
-    """What a method looks for each label by, distractors included."""
-    if not isinstance(segmenter, DenseCLIP):
-        return benchmark.prompts
-    return _by_label(segmenter.queries(benchmark), len(benchmark.classes))
-
-
 def _reference_names(benchmark: Benchmark) -> dict[str, Names]:
     """The field's lists for a benchmark, the background's names among them."""
     return {
-        reference: _by_label(queries_of(benchmark, reference), len(benchmark.classes))
+        reference: queries_of(benchmark, reference).by_label(len(benchmark.classes))
         for reference in REFERENCES
         if reference_lines(benchmark.key, reference) is not None
     }
-
-
-def _by_label(queries: Queries, count: int) -> Names:
-    names: list[list[str]] = [[] for _ in range(count)]
-    for name, label in zip(*queries, strict=True):
-        names[label].append(name)
-    return tuple(map(tuple, names))
 
 
 def _words(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.text import Text
 
@@ -19,9 +19,9 @@ from ovss.module import SegmentationModule
 from ovss.report.vocabulary import remarks, rich_table, scored_rows, write_vocabulary_report
 from ovss.runs.run import read_run
 from ovss.sweep_module import SweepModule
-from ovss.utils.errors import ConfigurationError
+from ovss.utils.errors import ConfigurationError, configuration_at_fault
 from ovss.utils.files import write_atomically
-from ovss.vocabulary import Names, names_of, vocabularies, with_vocabulary
+from ovss.vocabulary import Names, vocabularies, with_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def vocabulary_with_trainer(
     trainer: Trainer,
     module: SegmentationModule,
-    datamodule: LightningDataModule,
+    datamodule: Any,
     draws: int,
     seed: int,
     distractors: str,
@@ -37,8 +37,8 @@ def vocabulary_with_trainer(
 ) -> None:
     """Score a method with several vocabularies in one pass over the photos, and report the spread.
 
-    Each vocabulary is a run with a folder of its own in `vocabulary/` of the trainer's; vocabularies
-    of the same names share one.
+    Each vocabulary is a run with a folder of its own in the trainer's `vocabulary/`; those of the
+    same names share one.
 
     Args:
         trainer: runs the pass.
@@ -58,30 +58,32 @@ def vocabulary_with_trainer(
             "Expected matplotlib for `vocabulary`, but not installed; run "
             "`pip install 'ovss[tune]'` (from a checkout: `pip install -e '.[tune]'`)."
         )
-    benchmark: Benchmark = datamodule.benchmark  # type: ignore[attr-defined]
+    benchmark: Benchmark = datamodule.benchmark
     segmenter, folder = module.segmenter, run_folder(trainer) / "vocabulary"
     if benchmark.prompts_file is not None or benchmark.distractors:
         raise ConfigurationError(
-            "Expected neither `prompts` nor `distractors` of the data for `vocabulary`, which tries "
-            "names of its own; give further names with --synonyms."
+            "Expected neither `prompts` nor `distractors` of the data for `vocabulary`, which has "
+            "names of its own; give further ones with --synonyms."
         )
     cells: dict[str, SegmentationModule] = {}
     changes: dict[str, dict[str, Any]] = {}
     names: dict[str, Names] = {}
     run_of: dict[str, str] = {}  # the first vocabulary with these names
     first: dict[tuple[Names, Names], str] = {}
-    for vocabulary in vocabularies(
-        benchmark,
-        _synonyms(benchmark, synonyms),
-        draws,
-        _numbers(distractors),
-        names_of_all(),
-        seed,
-        names_background="vocabulary" in segmenter.variable,
-    ):
+    with configuration_at_fault():
+        known = vocabularies(
+            benchmark,
+            _synonyms(benchmark, synonyms),
+            draws,
+            _numbers(distractors),
+            names_of_all(),
+            seed,
+            names_background="vocabulary" in segmenter.variable,
+        )
+    for vocabulary in known:
         name = vocabulary.name
         varied, named = with_vocabulary(segmenter, benchmark, vocabulary)
-        names[name] = names_of(varied, named)
+        names[name] = varied.names(named)
         run_of[name] = first.setdefault((named.prompts, names[name]), name)
         if run_of[name] == name:
             cells[name] = SegmentationModule(varied, named, module.on_error)

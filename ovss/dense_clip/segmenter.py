@@ -259,6 +259,10 @@ class DenseCLIP(Segmenter):
             found.append(enlarge_labels(self.label(logits, rows, settings, photo, pixels), size))
         return found
 
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """See `Segmenter.names`; the background has some, too."""
+        return self.queries(benchmark).by_label(len(benchmark.classes))
+
     def queries(self, benchmark: Benchmark) -> Queries:
         """The names of all classes, the background's among them; see `queries_of`."""
         return queries_of(benchmark, self.vocabulary)

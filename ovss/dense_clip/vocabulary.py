@@ -28,6 +28,13 @@ class Queries(NamedTuple):
     names: tuple[str, ...]
     labels: tuple[int, ...]
 
+    def by_label(self, count: int) -> tuple[tuple[str, ...], ...]:
+        """For each of so many labels its names."""
+        own: list[list[str]] = [[] for _ in range(count)]
+        for name, label in zip(self.names, self.labels, strict=True):
+            own[label].append(name)
+        return tuple(map(tuple, own))
+
 
 Vocabulary = str | tuple[str, ...]
 """`natural`, a reference's name, or a line for each class."""

@@ -179,11 +179,13 @@ def remarks(rows: Sequence[Row], saved: Mapping[str, Any]) -> list[str]:
                 f"were taken for one of them, {percent(row.distractors[most] / pixels)} % for "
                 f"{most!r}"
             )
-    for kind, work in saved.items():
-        if isinstance(work, Mapping) and work["without_sharing"] > work["done"]:
-            said.append(
-                f"sharing: {work['done']} passes ({kind}) in place of {work['without_sharing']}"
-            )
+    shares = [
+        f"{kind} {work['done']} of {work['without_sharing']}"
+        for kind, work in sorted(saved.items())
+        if isinstance(work, Mapping)
+    ]
+    if shares:
+        said.append(f"computed, of what runs of their own would have: {', '.join(shares)}")
     return said
 
 
