@@ -263,7 +263,7 @@ def test_the_report(spread, capsys):
     assert page.startswith("scenes | protocol standard | method maskclip | model demo | ")
     assert " | proposals all | 4 of 8 photos\n" in page
     assert "| natural (same as names) | 13 |" in page
-    assert f"image {PHOTOS} of {5 * PHOTOS}" in page
+    assert f": {PHOTOS} passes of the image encoder in place of {5 * PHOTOS} in" in page
     table = (spread / "vocabulary.csv").read_text().splitlines()
     assert table[1] == f"names,,13,{first},,,"
     assert len(table) == 1 + len(rows)

@@ -16,7 +16,8 @@ from ovss.benchmark import Benchmark
 from ovss.callbacks.recorder import run_folder
 from ovss.datamodules.specs import names_of_all, shipped_synonyms, with_prompts
 from ovss.module import SegmentationModule
-from ovss.report.vocabulary import remarks, rich_table, scored_rows, write_vocabulary_report
+from ovss.report.vocabulary import scored_rows
+from ovss.report.vocabulary_tables import remarks, rich_table, write_vocabulary_report
 from ovss.runs.run import read_run
 from ovss.sweep_module import SweepModule
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
