@@ -206,12 +206,15 @@ def with_vocabulary(
 
 
 def _reference_names(benchmark: Benchmark) -> dict[str, Names]:
-    """The field's lists for a benchmark, the background's names among them."""
-    return {
-        reference: queries_of(benchmark, reference).by_label(len(benchmark.classes))
-        for reference in REFERENCES
-        if reference_lines(benchmark.key, reference) is not None
-    }
+    """The field's lists that have a line for each class, the background's names among them."""
+    found = {}
+    named, scored = len(benchmark.searchable), benchmark.scored
+    for reference in REFERENCES:
+        lines = reference_lines(benchmark.key, reference)
+        # Not those of COCO-Stuff's 183 bins (protocol `released`), of which 171 are classes.
+        if lines is not None and (len(lines) == scored or len(lines) == named == scored - 1):
+            found[reference] = queries_of(benchmark, reference).by_label(scored)
+    return found
 
 
 def _words(name: str) -> list[str]:

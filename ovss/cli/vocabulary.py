@@ -94,21 +94,21 @@ def vocabulary_with_trainer(
     log.info("%d vocabularies, %d of them distinct", len(names), len(cells))
     trainer.test(SweepModule(cells, folder, changes), datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
-        _report(folder, names, run_of)
+        _report(folder, names, run_of, seed)
 
 
-def _report(folder: Path, names: dict[str, Names], run_of: dict[str, str]) -> None:
+def _report(folder: Path, names: dict[str, Names], run_of: dict[str, str], seed: int) -> None:
     from ovss.report.vocabulary_plot import draw_dots
 
     runs = {name: read_run(folder / name) for name in run_of.values()}
     rows = scored_rows(names, {name: runs[own] for name, own in run_of.items()})
     timing = runs["names"].layout.timing  # of the pass that had photos to do
     saved = json.loads(timing.read_text("utf-8")).get("sweep", {}) if timing.is_file() else {}
-    write_vocabulary_report(folder, rows, saved)
+    write_vocabulary_report(folder, rows, saved, seed)
     draw_dots(rows, folder / "vocabulary.png")
     console = Console()
     console.print(rich_table(rows))
-    for remark in remarks(rows, saved):
+    for remark in remarks(rows, saved, seed):
         console.print(Text(remark), soft_wrap=True)
     console.print(Text(f"report: {folder / 'vocabulary.md'}"), soft_wrap=True)
 

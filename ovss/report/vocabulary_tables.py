@@ -17,13 +17,14 @@ from ovss.utils.files import write_atomically
 from ovss.utils.text import counted, percent
 
 
-def remarks(rows: Sequence[Row], saved: Mapping[str, Any]) -> list[str]:
+def remarks(rows: Sequence[Row], saved: Mapping[str, Any], seed: int) -> list[str]:
     """What the table does not show, a sentence each: the draws, the distractors, the saving.
 
     Args:
         rows: of `scored_rows`.
         saved: of each kind of work how much was `done`, and how much it would have been
             `without_sharing`; see `ovss.sweep_module.SweepModule.saved`.
+        seed: of the draws.
     """
     said = []
     if spread := spread_of(rows):
@@ -31,7 +32,7 @@ def remarks(rows: Sequence[Row], saved: Mapping[str, Any]) -> list[str]:
             "" if spread.deviation is None else f", standard deviation {percent(spread.deviation)}"
         )
         said.append(
-            f"{counted(spread.draws, 'draw')}: mean {percent(spread.mean)}, "
+            f"{counted(spread.draws, 'draw')}, seed {seed}: mean {percent(spread.mean)}, "
             f"{percent(spread.low)} .. {percent(spread.high)}{wide}"
         )
     for row in rows:
@@ -61,11 +62,11 @@ def rich_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def markdown(rows: Sequence[Row], saved: Mapping[str, Any]) -> str:
+def markdown(rows: Sequence[Row], saved: Mapping[str, Any], seed: int) -> str:
     """The vocabularies and the swings of the classes."""
     lines = [about(rows), ""]
     lines += _markdown_table(_HEADER, [_cells(row) for row in rows])
-    lines += ["", *(f"- {remark}" for remark in remarks(rows, saved)), ""]
+    lines += ["", *(f"- {remark}" for remark in remarks(rows, saved, seed)), ""]
     classes = [
         [
             rows[0].run.classes[swing.label],
@@ -108,15 +109,18 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
     return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
 
 
-def write_vocabulary_report(folder: Path, rows: Sequence[Row], saved: Mapping[str, Any]) -> None:
+def write_vocabulary_report(
+    folder: Path, rows: Sequence[Row], saved: Mapping[str, Any], seed: int
+) -> None:
     """Write `vocabulary.md`, `vocabulary.csv` and `vocabulary.json`; scores are in 0..1.
 
     Args:
         folder: gets the files.
         rows: of `scored_rows`.
         saved: see `remarks`.
+        seed: of the draws.
     """
-    write_atomically(folder / "vocabulary.md", markdown(rows, saved))
+    write_atomically(folder / "vocabulary.md", markdown(rows, saved, seed))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["vocabulary", "same_as", "names", "mIoU", "difference", "low", "high"])
@@ -124,11 +128,11 @@ def write_vocabulary_report(folder: Path, rows: Sequence[Row], saved: Mapping[st
         count = sum(map(len, row.names))
         writer.writerow([row.name, row.same_as or "", count, row.miou, *(row.gain or ("",) * 3)])
     write_atomically(folder / "vocabulary.csv", text.getvalue())
-    data = json.dumps(as_data(rows, saved), indent=2, ensure_ascii=False)
+    data = json.dumps(as_data(rows, saved, seed), indent=2, ensure_ascii=False)
     write_atomically(folder / "vocabulary.json", data + "\n")
 
 
-def as_data(rows: Sequence[Row], saved: Mapping[str, Any]) -> dict[str, Any]:
+def as_data(rows: Sequence[Row], saved: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Everything of the report, JSON-ready."""
     first = rows[0].run
     spread = spread_of(rows)
@@ -136,6 +140,7 @@ def as_data(rows: Sequence[Row], saved: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: first.scores[name] for name in kept if name in first.scores},
         "photos": len(first.photos),
+        "seed": seed,
         "vocabularies": [
             {
                 "name": row.name,
