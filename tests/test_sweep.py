@@ -77,7 +77,7 @@ def test_cells_are_runs_of_their_own(pnp, go):
     folder = go(module, callbacks=[OverlayWriter(first=1), ReportWriter()])
     # Of 1 + 3 + 3 + 2 + 3 rounds the first 9 are in one pass.
     assert (module.done["rounds"], module.asked["rounds"]) == (6 * PHOTOS, 12 * PHOTOS)
-    assert (module.done["image"], module.asked["image"]) == (2, 4)  # of two batches
+    assert (module.done["image"], module.asked["image"]) == (PHOTOS, 2 * PHOTOS)
     assert (module.done["lattice"], module.asked["lattice"]) == (PHOTOS, 3 * PHOTOS)
     labels = set()
     for name, segmenter in cells.items():
