@@ -132,11 +132,10 @@ class SalienceDropout:
         for number in range(self.rounds):
             blanked = _blank(pixel_values, dropped.unflatten(1, (grid, grid)))
             encode = partial(vlm.encode_image, blanked)
-            features = (
-                encode()
-                if number
-                else shared().once(encode, "image", vlm, pixel_values, cost=len(pixel_values))
-            )
+            if number == 0:  # the same for every layer, head and number of rounds
+                features = shared().once(encode, "image", vlm, pixel_values, cost=count)
+            else:
+                features = encode()
             seen = vlm.attend(
                 features if rows_in_order else features[rows],
                 tokens,

@@ -10,6 +10,7 @@ from ovss.callbacks.loggers import log_file
 from ovss.callbacks.recorder import runs_of
 from ovss.report.single import write_report
 from ovss.runs.run import read_run
+from ovss.sharing import sharing
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,10 @@ class ReportWriter(Callback):
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         # Other people's data modules may serve anything; the page then has no photos.
         usable = dataset if hasattr(dataset, "benchmark") else None
-        for layout, module, cell in runs_of(trainer, pl_module):
-            if layout.photos.is_file():
+        with sharing():
+            for layout, module, cell in runs_of(trainer, pl_module):
+                if not layout.photos.is_file():
+                    continue
                 path = write_report(read_run(layout.folder), module.benchmark, usable)
                 if cell is None:
                     log.info("report: %s", path)

@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": "download what a benchmark needs, and check every photo and mask",
     "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
+    "ablate": "test every combination of some settings, at the price of one run",
     "vocabulary": "score a benchmark with other names for its classes, and the spread",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
     "configs": "list the shipped configurations",

@@ -23,6 +23,7 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
+from ovss.cli.ablate import ablate_with_trainer
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.parser import Parser
 from ovss.cli.save_config import RunConfig
@@ -117,6 +118,37 @@ class EvaluationTrainer(Trainer):
         """
         tune_with_trainer(self, model, datamodule, space, reward, study, validate)
 
+    def ablate(
+        self,
+        model: SegmentationModule,
+        datamodule: LightningDataModule | None = None,
+        rounds: str = "",
+        patches: str = "",
+        layer: str = "",
+        head: str = "",
+        threshold: str = "",
+        blur: str = "",
+        refine: str = "",
+        prob_thd: str = "",
+    ) -> None:
+        """Test every combination of some settings, in one pass over the photos.
+
+        Args:
+            model: from the configuration; what is not varied is its.
+            datamodule: from the configuration.
+            rounds: rounds of Salience DropOut, separated by commas: 1,2,3,4.
+            patches: patches dropped after a round, counts or shares: 0.25,0.5.
+            layer: cross-attention layers, counted from 0.
+            head: their heads, counted from 0, or mean.
+            threshold: the labeller's, in 0..1.
+            blur: shares of the photo's longer side, in 0..1.
+            refine: null, crf, pamr.
+            prob_thd: of CLIP-based methods, in 0..1.
+        """
+        names = ("rounds", "patches", "layer", "head", "threshold", "blur", "refine", "prob_thd")
+        values = (rounds, patches, layer, head, threshold, blur, refine, prob_thd)
+        ablate_with_trainer(self, model, datamodule, dict(zip(names, values, strict=True)))
+
     def vocabulary(
         self,
         model: SegmentationModule,
@@ -197,6 +229,7 @@ class EvaluationCLI(LightningCLI):
             "predict": given,
             "segment": {"model", "datamodule"},
             "tune": {"model", "datamodule"},
+            "ablate": {"model", "datamodule"},
             "vocabulary": {"model", "datamodule"},
         }
 

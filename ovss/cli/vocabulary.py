@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def vocabulary_with_trainer(
     trainer: Trainer,
     module: SegmentationModule,
-    datamodule: Any,
+    datamodule: LightningDataModule | None,
     draws: int,
     seed: int,
     distractors: str,
@@ -59,7 +59,8 @@ def vocabulary_with_trainer(
             "Expected matplotlib for `vocabulary`, but not installed; run "
             "`pip install 'ovss[tune]'` (from a checkout: `pip install -e '.[tune]'`)."
         )
-    benchmark: Benchmark = datamodule.benchmark
+    module.take_benchmark(datamodule)
+    benchmark = module.benchmark
     segmenter, folder = module.segmenter, run_folder(trainer) / "vocabulary"
     if benchmark.prompts_file is not None or benchmark.distractors:
         raise ConfigurationError(
