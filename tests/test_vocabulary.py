@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ovss.datamodules.scene_generator import CLASSES
-from ovss.datamodules.specs import names_of_all, with_prompts
+from ovss.datamodules.specs import names_of_all, shipped_synonyms, with_prompts
 from PIL import Image
 
 from ovss.benchmark import PhotoBatch, label_of_id, of_classes, with_distractors
@@ -340,6 +340,7 @@ def test_lists_of_the_field_are_those_of_the_method(golden_clip_path, tmp_path):
     [
         (["--distractors=9999"], "`distractors` to be 0 to "),
         (["--data.init_args.distractors=[sky]"], "neither `prompts` nor `distractors`"),
+        ([f"--model.vocabulary={shipped_synonyms('scenes')}"], "nor a file as the model's"),
     ],
 )
 def test_what_cannot_be(options, message, command, capsys):

@@ -62,10 +62,11 @@ def vocabulary_with_trainer(
     module.take_benchmark(datamodule)
     benchmark = module.benchmark
     segmenter, folder = module.segmenter, run_folder(trainer) / "vocabulary"
-    if benchmark.prompts_file is not None or benchmark.distractors:
+    from_a_file = not isinstance(getattr(segmenter, "vocabulary", ""), str)
+    if benchmark.prompts_file is not None or benchmark.distractors or from_a_file:
         raise ConfigurationError(
-            "Expected neither `prompts` nor `distractors` of the data for `vocabulary`, which has "
-            "names of its own; give further ones with --synonyms."
+            "Expected neither `prompts` nor `distractors` of the data, nor a file as the model's "
+            "`vocabulary`, as this command has names of its own; give further ones with --synonyms."
         )
     cells: dict[str, SegmentationModule] = {}
     changes: dict[str, dict[str, Any]] = {}
