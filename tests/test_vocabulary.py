@@ -281,6 +281,8 @@ def test_distractors_on_disk(spread, scenes_root):
     for file in sorted((spread / "distractors-3" / "labels").iterdir()):
         found, true = (np.asarray(Image.open(path)) for path in (file, masks / file.name))
         np.add.at(matrix, (true, found), 1)
+    page = (spread / "distractors-3" / "report.html").read_text()
+    assert f"3: {', '.join(scores['distractors'])}<" in page
     assert matrix[:13, 13:16].sum() > 0  # else the test says nothing
     assert matrix[:, 16:].sum() == 0
     hits, unions = np.diag(matrix)[:13], (matrix.sum(0) + matrix.sum(1) - np.diag(matrix))[:13]
