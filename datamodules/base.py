@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from ovss.benchmark import Benchmark
+from ovss.benchmark import Benchmark, with_distractors
 from ovss.preprocessing import InputSpec, Preprocess
 from ovss.utils.cpus import share_of_cpus
 from ovss.utils.text import COMMAND
@@ -45,6 +45,8 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         num_workers: loader processes; default: of the CPUs that this process may use all but one on
             a GPU, and a quarter where the model computes on them, too; at most 8.
         spec: the model's input; default: asked of the module under test.
+        distractors: further names to look for, of things that are in no photo; what is labelled so
+            is wrong, and they are no part of a mean (see `ovss.benchmark.with_distractors`).
     """
 
     archives: tuple[Archive, ...] = ()
@@ -59,6 +61,7 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         batch_size: int | None = None,
         num_workers: int | None = None,
         spec: InputSpec | None = None,
+        distractors: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("limit", limit)):
@@ -67,7 +70,8 @@ class BenchmarkDataModule(LightningDataModule, ABC):
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
         self.root = Path(root).expanduser()
-        self.benchmark = benchmark if prompts is None else with_prompts(benchmark, prompts)
+        named = benchmark if prompts is None else with_prompts(benchmark, prompts)
+        self.benchmark = with_distractors(named, distractors) if distractors else named
         self.limit = limit
         self._batch_size = batch_size
         self._num_workers = num_workers

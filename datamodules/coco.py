@@ -218,7 +218,7 @@ class COCOObject(BenchmarkDataModule):
         samples = find_listed(name, ids, path, folder, None, self.remedy)
         return Split(
             samples,
-            label_table(range(len(self.benchmark.classes))),
+            label_table(range(self.benchmark.scored)),
             path.relative_to(self.root).as_posix(),
             Annotations(annotated, wins="first").read_mask,
         )

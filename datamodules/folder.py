@@ -82,7 +82,7 @@ class Folder(BenchmarkDataModule):
         ]
         if self.masks:
             self._check_pairs(self.masks, samples)
-        values = {i: i for i in range(len(self.benchmark.classes))}
+        values = {i: i for i in range(self.benchmark.scored)}
         return Split(
             samples,
             label_table({**values, 255: 255}),

@@ -194,13 +194,13 @@ def from_dataset(
     if not len(dataset):
         raise ValueError(f"Expected photos in the data set, but {type(dataset).__name__} is empty.")
     benchmark = classes if isinstance(classes, Benchmark) else _benchmark(classes, name)
-    values = {**{label: label for label in range(len(benchmark.classes))}, 255: 255}
+    values = {**{label: label for label in range(benchmark.scored)}, 255: 255}
     if labels is not None:
         values = {int(value): int(label) for value, label in labels.items()}
-        wrong = sorted(set(values.values()).difference(range(len(benchmark.classes)), [255]))
+        wrong = sorted(set(values.values()).difference(range(benchmark.scored), [255]))
         if wrong:
             raise ValueError(
-                f"Expected `labels` to give labels in 0..{len(benchmark.classes) - 1} or 255, but "
+                f"Expected `labels` to give labels in 0..{benchmark.scored - 1} or 255, but "
                 f"got {wrong[:5]}."
             )
     return ForeignData(dataset, benchmark, image, mask, ids, values, **kwargs)

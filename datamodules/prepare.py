@@ -127,14 +127,14 @@ def inspect(datamodule: BenchmarkDataModule, console: Console | None = None) -> 
         )
     benchmark = datamodule.benchmark
     with_truth = any(sample.mask for sample in split.samples)
-    occurring = len(set(present) & set(range(len(benchmark.classes))))
+    occurring = len(set(present) & set(range(benchmark.scored)))
     return Found(
         benchmark.title,
         datamodule.root,
         len(dataset),
         split.source,
         occurring if with_truth else None,
-        len(benchmark.classes),
+        benchmark.scored,
     )
 
 

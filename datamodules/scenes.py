@@ -72,4 +72,4 @@ class Scenes(BenchmarkDataModule):
 
     def find(self) -> Split:
         """See `BenchmarkDataModule.find`."""
-        return find_voc(self, self.split, label_table(range(len(self.benchmark.classes))))
+        return find_voc(self, self.split, label_table(range(self.benchmark.scored)))

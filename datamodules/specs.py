@@ -42,6 +42,20 @@ def prompt_names(name: str) -> Names:
     return tuple(split_synonyms(line) for line in read_data(f"prompts/{name}.txt").splitlines())
 
 
+def names_of_all() -> list[str]:
+    """The natural names of all benchmarks' classes, each once, in the alphabet's order."""
+    folder = files(__package__) / "data" / "prompts"
+    stems = [each.name.removesuffix(".txt") for each in folder.iterdir()]
+    natural = [stem for stem in stems if not stem.endswith("_released")]
+    return sorted({name for stem in natural for own in prompt_names(stem) for name in own})
+
+
+def shipped_synonyms(key: str) -> Path | None:
+    """The file of synonyms that ships for a benchmark, in the form of `with_prompts`."""
+    path = Path(__file__).parent / "data" / "synonyms" / f"{key}.txt"
+    return path if path.is_file() else None
+
+
 def split_synonyms(line: str) -> tuple[str, ...]:
     """The names in a line.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -40,6 +40,8 @@ class Benchmark:
         expected: photos in the whole split; None where any number will do.
         prompts_file: name of the file of one's own that `prompts` come from; None for the usual
             ones.
+        distractors: how many of `classes`, the last ones, are names of things that are in no photo;
+            see `with_distractors`.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Benchmark:
     normalise: bool = True
     expected: int | None = None
     prompts_file: str | None = None
+    distractors: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prompts", "palette"):
@@ -75,6 +78,11 @@ class Benchmark:
         """Labels that can be looked for."""
         return tuple(label for label, names in enumerate(self.prompts) if names)
 
+    @property
+    def scored(self) -> int:
+        """How many of the classes, the first ones, have an IoU: all but the distractors."""
+        return len(self.classes) - self.distractors
+
     def settings(self) -> dict[str, Any]:
         """What decides a label map or its score."""
         return {
@@ -88,6 +96,8 @@ class Benchmark:
             "ignore_index": self.ignore_index,
             "rescale": self.rescale,
             "normalise": self.normalise,
+            # Only where there are any, so that folders of before go on being this run's.
+            **({"distractors": self.distractors} if self.distractors else {}),
         }
 
     def has_background(self, looked_for: int) -> bool:
@@ -215,6 +225,50 @@ def of_classes(classes: Sequence[str], background: bool = True) -> Benchmark:
     )
 
 
+def with_distractors(benchmark: Benchmark, names: Sequence[str]) -> Benchmark:
+    """The benchmark with further names to look for that are in no photo.
+
+    They are labels after those of the classes. A pixel that gets one is missed for its true class;
+    they have no IoU and no part in a mean.
+
+    Args:
+        benchmark: the classes.
+        names: none of which is a class or one of its names.
+
+    Raises:
+        ValueError: a name that is there already, or more labels than a label map of bytes has.
+
+    Example:
+        >>> pets = with_distractors(of_classes(["cat", "dog"]), ["sky"])
+        >>> pets.classes, pets.prompts[3], pets.scored
+        (('background', 'cat', 'dog', 'sky'), ('sky',), 3)
+    """
+    names = normalise_names(names)
+    own = {name.casefold() for each in (benchmark.classes, *benchmark.prompts) for name in each}
+    known = [name for name in names if name.casefold() in own]
+    if known:
+        raise ValueError(
+            f"Expected distractors that are no names of {benchmark.title}, but got {known[:5]}."
+        )
+    labels = range(len(benchmark.classes), len(benchmark.classes) + len(names))
+    most = min(255, benchmark.ignore_index) if benchmark.ignore_index >= labels.start else 255
+    if labels.stop > most:
+        raise ValueError(
+            f"Expected at most {most - labels.start} distractors beside the {labels.start} classes "
+            f"of {benchmark.title}, as labels are bytes, but got {len(names)}."
+        )
+    released = benchmark.released_prompts
+    return replace(
+        benchmark,
+        classes=(*benchmark.classes, *names),
+        prompts=(*benchmark.prompts, *((name,) for name in names)),
+        # The released code takes one word as one class.
+        released_prompts=released and (*released, *(("".join(n.split()),) for n in names)),
+        palette=(*benchmark.palette, *voc_palette(labels.stop)[labels.start :]),
+        distractors=benchmark.distractors + len(names),
+    )
+
+
 def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """Pascal VOC's colours: the bits of the index, dealt to red, green and blue, high bits first.
 
@@ -241,7 +295,7 @@ def label_of_id(benchmark: Benchmark) -> dict[int, int]:
     Raises:
         ValueError: a COCO benchmark with another number of classes than COCO has.
     """
-    labels = benchmark.searchable
+    labels = [label for label in benchmark.searchable if label < benchmark.scored]
     if not benchmark.key.startswith("coco"):
         return dict(enumerate(labels, start=1))
     if len(labels) not in (COCO_THINGS, COCO_THINGS_AND_STUFF):

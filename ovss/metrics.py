@@ -27,6 +27,8 @@ class SegmentationScores(Metric):
         num_classes: labels are 0..num_classes - 1.
         ignore_index: ground-truth value whose pixels are not scored.
         protocol: which classes a mean covers.
+        distractors: how many further labels predictions may have that are in no ground truth; they
+            have no IoU, and pixels with one are missed for their true class.
 
     Example:
         >>> scores = SegmentationScores(num_classes=2)
@@ -47,15 +49,16 @@ class SegmentationScores(Metric):
         num_classes: int,
         ignore_index: int = 255,
         protocol: Protocol = "standard",
+        distractors: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if num_classes < 1:
             raise ValueError(f"Expected `num_classes` to be at least 1, but got {num_classes}.")
-        if 0 <= ignore_index < num_classes:
+        if 0 <= ignore_index < num_classes + distractors:
             raise ValueError(
-                f"Expected `ignore_index` to lie outside 0..{num_classes - 1}, but got "
-                f"{ignore_index}."
+                f"Expected `ignore_index` to lie outside 0..{num_classes + distractors - 1}, "
+                f"but got {ignore_index}."
             )
         if protocol not in ("standard", "released"):
             raise ValueError(
@@ -64,7 +67,8 @@ class SegmentationScores(Metric):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.protocol = protocol
-        shape = (num_classes, num_classes)
+        self.distractors = distractors
+        shape = (num_classes + distractors, num_classes + distractors)
         self.add_state("confusion", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("photos", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -72,7 +76,7 @@ class SegmentationScores(Metric):
         """Add label maps: one `(H, W)`, a batch `(B, H, W)`, or lists of `(H_i, W_i)`.
 
         Args:
-            preds: predicted labels, each in 0..num_classes - 1.
+            preds: predicted labels, each in 0..num_classes + distractors - 1.
             target: ground-truth labels, `ignore_index` allowed.
 
         Raises:
@@ -85,7 +89,7 @@ class SegmentationScores(Metric):
             )
         for predicted, true in zip(preds, target, strict=True):
             self.confusion += confusion_matrix(
-                predicted, true, self.num_classes, self.ignore_index
+                predicted, true, len(self.confusion), self.ignore_index
             ).to(self.confusion.device)
             self.photos += 1
 
@@ -97,7 +101,8 @@ class SegmentationScores(Metric):
             scalars; `IoU` and `accuracy`, `(num_classes,)` float64, NaN for classes that do not
             count; `photos`, an int64 scalar.
         """
-        return scores_of(self.confusion, self.protocol) | {"photos": self.photos.clone()}
+        scores = scores_of(self.confusion, self.protocol, self.distractors)
+        return scores | {"photos": self.photos.clone()}
 
 
 def confusion_matrix(
@@ -158,10 +163,19 @@ def iou_per_class(
     return torch.where(counted, hits / union, torch.nan)
 
 
-def scores_of(confusion: Tensor, protocol: Protocol = "standard") -> dict[str, Tensor]:
-    """Scores of a confusion matrix `(K, K)`; see `SegmentationScores.compute`."""
-    matrix = confusion.double()
-    hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+def scores_of(
+    confusion: Tensor, protocol: Protocol = "standard", distractors: int = 0
+) -> dict[str, Tensor]:
+    """Scores of a confusion matrix `(K, K)`; see `SegmentationScores.compute`.
+
+    Args:
+        confusion: pixels `(true, predicted)`.
+        protocol: which classes count.
+        distractors: how many of the K labels, the last ones, have no scores.
+    """
+    matrix, scored = confusion.double(), len(confusion) - distractors
+    sums = (matrix.diagonal(), matrix.sum(1), matrix.sum(0))
+    hits, truth, predicted = (each[:scored] for each in sums)
     iou = iou_per_class(hits, truth, predicted, protocol)
     in_truth = truth > 0
     accuracy = torch.where(in_truth, hits / truth, torch.nan)
@@ -183,14 +197,21 @@ def sparse_counts(predicted: Tensor, true: Tensor, num_classes: int, ignore: int
     return torch.stack([rows, columns, matrix[rows, columns]], 1).numpy()
 
 
-def margins(confusions: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
+def margins(confusions: Sequence[np.ndarray], num_classes: int, distractors: int = 0) -> np.ndarray:
     """What IoU needs of sparse confusions: `(photos, 3, num_classes)` float64.
 
     The three are the pixels that were right, that are truly of a class, and that were predicted.
 
+    Args:
+        confusions: of each photo `(n, 3)` rows true, predicted, pixels.
+        num_classes: labels that are scored, 0..num_classes - 1.
+        distractors: how many further labels may have been predicted.
+
     Raises:
         ValueError: labels outside the classes.
     """
+    if distractors:
+        return margins(confusions, num_classes + distractors)[..., :num_classes]
     table = np.zeros((len(confusions), 3, num_classes))
     lengths = [len(rows) for rows in confusions]
     if not sum(lengths):

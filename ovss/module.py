@@ -70,6 +70,8 @@ class SegmentationModule(LightningModule):
         proposals' `proposals_precision` and `proposals_recall`."""
         self.unreadable: list[Unreadable] = []
         """Photos that the run under way could not read; of all processes once it is finished."""
+        self.finished: frozenset[str] = frozenset()
+        """Photos that an earlier start of the run under way finished, in whole batches."""
         self.proposal_scores = ProposalScores()
         self.proposal_costs: dict[str, float] = {}
         """What proposing cost beside time in the last finished run; see `Proposer.finish`."""
@@ -96,6 +98,11 @@ class SegmentationModule(LightningModule):
     def benchmark(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
         self._benchmark_given = True
+
+    @property
+    def given_benchmark(self) -> Benchmark | None:
+        """The benchmark that was given; None where the data module's is taken."""
+        return self._benchmark if self._benchmark_given else None
 
     def take_benchmark(self, datamodule: Any) -> None:
         """Use the data module's benchmark, unless one was given."""
@@ -163,7 +170,7 @@ class SegmentationModule(LightningModule):
         self.take_benchmark(getattr(self.trainer, "datamodule", None))
         benchmark = self.benchmark
         self._scores = SegmentationScores(
-            len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
+            benchmark.scored, benchmark.ignore_index, benchmark.protocol, benchmark.distractors
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -262,14 +269,15 @@ class SegmentationModule(LightningModule):
     def on_test_model_eval(self) -> None:
         """Have the method prepare itself, before the photos' progress bar begins."""
         super().on_test_model_eval()
-        self._prepare(self.trainer.test_dataloaders)
+        self.prepare(self.trainer.test_dataloaders)
 
     def on_predict_model_eval(self) -> None:
         """Have the method prepare itself, before the photos' progress bar begins."""
         super().on_predict_model_eval()
-        self._prepare(self.trainer.predict_dataloaders)
+        self.prepare(self.trainer.predict_dataloaders)
 
-    def _prepare(self, loader: Any) -> None:
+    def prepare(self, loader: Any) -> None:
+        """Have the method compute what all photos share, where the loader has any left."""
         nothing_left = len(getattr(loader, "sampler", "?")) == 0
         if not nothing_left:
             with torch.no_grad():
@@ -277,17 +285,17 @@ class SegmentationModule(LightningModule):
 
     def on_test_start(self) -> None:
         """Forget earlier runs."""
-        _check_loaders(self.trainer.test_dataloaders)
-        self._start()
+        check_loaders(self.trainer.test_dataloaders)
+        self.start()
 
     def on_predict_start(self) -> None:
         """Forget earlier runs."""
-        _check_loaders(self.trainer.predict_dataloaders)
-        self._start()
+        check_loaders(self.trainer.predict_dataloaders)
+        self.start()
 
     def on_test_epoch_end(self) -> None:
         """Sum over processes and log the scalars."""
-        self._finish()
+        self.finish()
         if self.results is not None:
             scalars = ("mIoU", "pixel_accuracy", "mean_accuracy", "fw_IoU")
             values = {name: self.results[name].float() for name in scalars}
@@ -296,9 +304,10 @@ class SegmentationModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Sum over processes."""
-        self._finish()
+        self.finish()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Forget earlier runs."""
         self.results = None
         self.unreadable = []
         self._said_out_of_memory = self._photo_succeeded = False
@@ -307,7 +316,7 @@ class SegmentationModule(LightningModule):
         self.scores.reset()
         self.proposal_scores.reset()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Sum over processes.
 
         Raises:
@@ -347,7 +356,7 @@ def _check_batch(batch: Any) -> None:
     )
 
 
-def _check_loaders(loaders: Any) -> None:
+def check_loaders(loaders: Any) -> None:
     """Refuse several loaders: their photos would end up in one score."""
     if isinstance(loaders, (list, tuple, dict)) and len(loaders) > 1:
         raise ValueError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
 from ovss.segmenter import Segmenter
+from ovss.sharing import shared
 from ovss.vlm import VLM, load_vlm
 
 ClassNames = Sequence[tuple[str, ...]]
@@ -45,6 +46,15 @@ class PnP(Segmenter):
 
     method = "pnp-ovss"
     vlm: VLM
+    variable: ClassVar[Mapping[str, str]] = {
+        "rounds": "dropout.rounds",
+        "patches": "dropout.patches",
+        "layer": "layer",
+        "head": "head",
+        "threshold": "labeller.threshold",
+        "blur": "labeller.blur",
+        "refine": "labeller.refine",
+    }
 
     def __init__(
         self,
@@ -96,6 +106,33 @@ class PnP(Segmenter):
             "labeller": self.label_maps.labeller.settings(),
         }
 
+    def varied(self, **settings: Any) -> PnP:
+        """See `Segmenter.varied`."""
+        other = super().varied(**settings)
+
+        def given(*names: str) -> dict[str, Any]:
+            return {name: settings[name] for name in names if name in settings}
+
+        other.layer = settings.get("layer", self.layer)
+        other.head = settings.get("head", self.head)
+        other.vlm.check_choice(other.layer, other.head)
+        other.dropout = replace(self.dropout, **given("rounds", "patches"))
+        labeller = replace(self.label_maps.labeller, **given("threshold", "blur", "refine"))
+        other.label_maps = LabelMaps(labeller, self.variant)
+        return other
+
+    @property
+    def passes(self) -> int:
+        """See `Segmenter.passes`: the rounds."""
+        return self.dropout.rounds
+
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """See `Segmenter.names`."""
+        return tuple(
+            self.names_of(label, benchmark) if own else ()
+            for label, own in enumerate(benchmark.prompts)
+        )
+
     def fitting_batch(self, device: torch.device) -> int:
         """See `Segmenter.fitting_batch`."""
         return fitting_batch(self.vlm, device, self.layer, self.head)
@@ -119,17 +156,28 @@ class PnP(Segmenter):
         self, pixel_values: Tensor, benchmark: Benchmark, proposals: Sequence[Proposal]
     ) -> list[Tensor]:
         """For each photo `(rounds, K_i, g, g)`: class maps of each round of Salience DropOut."""
-        names = [[self.names_of(label, benchmark) for label in self.searched(p)] for p in proposals]
-        return gradcam_rounds(
-            self.vlm,
-            pixel_values,
-            names,
-            self.layer,
-            self.head,
-            self.dropout,
-            benchmark.rescale,
-            self.template,
-        ).maps
+        names = tuple(
+            tuple(self.names_of(label, benchmark) for label in self.searched(p)) for p in proposals
+        )
+        rounds, choice = self.dropout.rounds, (self.layer, self.head)
+        # A single round is the first of several, but where these are rescaled.
+        rescaled = rounds > 1 and benchmark.rescale and self.variant == "released"
+        maps = shared().once(
+            lambda: gradcam_rounds(
+                self.vlm,
+                pixel_values,
+                names,
+                *choice,
+                self.dropout,
+                benchmark.rescale,
+                self.template,
+            ).maps,
+            "rounds", self.vlm, pixel_values, names, choice, replace(self.dropout, rounds=1),
+            rescaled, self.template,
+            cost=rounds * len(names),
+            enough=lambda maps: all(len(own) >= rounds for own in maps),
+        )  # fmt: skip
+        return [own[:rounds] for own in maps]
 
     def label(
         self,
@@ -283,7 +331,7 @@ def renumbered(labels: Sequence[int], benchmark: Benchmark) -> list[int]:
     left = []
     for channel, label in enumerate(labels):
         for earlier in reversed(range(channel)):
-            if number_of[label] == earlier + first:
+            if number_of.get(label) == earlier + first:  # distractors have no number
                 label = labels[earlier]
         left.append(label)
     return left

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ovss.captions import Caption
 from ovss.maps import min_max
+from ovss.sharing import shared
 from ovss.vlm.base import VLM, Tokens
 
 Variant = Literal["paper", "released"]
@@ -129,7 +131,11 @@ class SalienceDropout:
         history, pooled, logits = [], [], []
         for number in range(self.rounds):
             blanked = _blank(pixel_values, dropped.unflatten(1, (grid, grid)))
-            features = vlm.encode_image(blanked)
+            encode = partial(vlm.encode_image, blanked)
+            if number == 0:  # the same for every layer, head and number of rounds
+                features = shared().once(encode, "image", vlm, pixel_values, cost=count)
+            else:
+                features = encode()
             seen = vlm.attend(
                 features if rows_in_order else features[rows],
                 tokens,

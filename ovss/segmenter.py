@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from ovss.batch_size import batch_on_cpu
 from ovss.benchmark import Benchmark, PhotoBatch
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer, resolve
+from ovss.sharing import shared
+
+Self = TypeVar("Self", bound="Segmenter")
 
 
 class Segmenter(nn.Module, ABC):
@@ -29,11 +33,14 @@ class Segmenter(nn.Module, ABC):
         method: short name for reports, such as `pnp-ovss`.
         model: name of the checkpoint, for reports.
         vlm: the `ovss.vlm.VLM` that proposers of the kinds `itm` and `itc` ask, where there is one.
+        variable: the settings that `varied` takes, each with its name in the `model` section of a
+            configuration.
     """
 
     method: str
     model: str
     vlm: Any
+    variable: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, proposals: str | Proposer) -> None:
         super().__init__()
@@ -55,6 +62,10 @@ class Segmenter(nn.Module, ABC):
             proposals: for each photo the classes to look for, from `propose`.
         """
 
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """For each label what it is looked for by; none where it is not, as the background."""
+        return benchmark.prompts
+
     def settings(self) -> dict[str, Any]:
         """Everything but weights, photos and classes that decides a label map, nested by part.
 
@@ -63,6 +74,32 @@ class Segmenter(nn.Module, ABC):
         """
         proposals = {"kind": self.proposer.name, **self.proposer.settings()}
         return {"method": self.method, "proposals": proposals}
+
+    def varied(self: Self, **settings: Any) -> Self:
+        """The same method with other settings and the same models, which are not copied.
+
+        What both make of a photo alike is computed once within `ovss.sharing.sharing`.
+
+        Args:
+            settings: some of `variable`. A subclass that has any gives them to the copy.
+
+        Raises:
+            ValueError: one that the method does not have, or a value that cannot be.
+        """
+        unknown = [name for name in settings if name not in self.variable]
+        if unknown:
+            raise ValueError(
+                f"Expected settings of {self.method} that can be varied "
+                f"({', '.join(self.variable) or 'it has none'}), but got {', '.join(unknown)}."
+            )
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # its own table of the same parts
+        return other
+
+    @property
+    def passes(self) -> int:
+        """How often a photo goes through the model: of settings that share, the most go first."""
+        return 1
 
     def prepare(self, benchmark: Benchmark) -> None:
         """Compute once what all photos share, on the device of the run; nothing by default."""
@@ -80,7 +117,10 @@ class Segmenter(nn.Module, ABC):
                 f"{self.proposer.name}`, but {self.method} has none; use oracle, all, a file or "
                 "CLIP."
             )
-        return self.proposer(batch, benchmark, vlm)
+        return shared().once(
+            lambda: self.proposer(batch, benchmark, vlm),
+            "proposals", id(self.proposer), vlm, benchmark, *batch.ids, cost=len(batch.ids),
+        )  # fmt: skip
 
     def keep_in(self, folder: Path) -> None:
         """Where what serves many runs, and not photos, may be kept; the default keeps nothing."""

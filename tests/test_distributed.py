@@ -101,6 +101,19 @@ def test_scores_do_not_depend_on_the_number_of_processes(forker, arguments, alon
     assert output.count("mIoU ") == 1  # the first process speaks for all
 
 
+def test_cells_of_a_sweep_do_not_depend_on_the_number_of_processes(
+    forker, arguments, alone, tmp_path
+):
+    options = [*arguments, "--rounds=4,1", "--refine=crf"]
+    run, output = run_ranks(forker, 2, options, tmp_path, command="ablate")
+    folder = run / "ablation"
+    assert results(folder / "rounds-4_refine-crf") == results(alone)  # the configuration's own
+    timing = json.loads((folder / "rounds-1_refine-crf" / "timing.json").read_text())
+    assert timing["processes"] == 2
+    assert timing["sweep"]["rounds"] == {"done": 4 * PHOTOS, "without_sharing": 5 * PHOTOS}
+    assert output.count("best: rounds-") == 1  # the first process speaks for all
+
+
 def test_predict_on_two_processes(forker, arguments, alone, tmp_path):
     run, _ = run_ranks(forker, 2, arguments, tmp_path, command="predict")
     assert results(run) == results(alone)

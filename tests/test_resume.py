@@ -548,10 +548,11 @@ def test_a_photo_too_large_for_the_gpu_is_an_error(tiny_blip, monkeypatch):
 def start(forker, scenes_root, tiny_blip_path):
     """Starts a run of eight batches in a process of its own."""
 
-    def start(folder):
+    def start(folder, command="test", *options):
         return forker.start(
             [
-                "test",
+                command,
+                *options,
                 f"--config={ROOT / 'configs' / 'demo.yaml'}",
                 f"--data.init_args.root={scenes_root}",
                 "--data.init_args.num_workers=1",
@@ -600,6 +601,23 @@ def test_a_stopped_run_is_taken_up(start, uninterrupted, tmp_path, number, code)
     assert second.wait(120) == 0, second.output
     assert f"{done} of 8 photos are finished already" in second.output
     assert results(run) == uninterrupted
+
+
+def test_a_stopped_sweep_is_taken_up(start, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    cells = [run / "ablation" / name for name in ("rounds-1", "rounds-4")]
+    first = start(run, "ablate", "--rounds=1,4")
+    until(lambda: any((cells[0] / "labels").glob("*.png")), timeout=120)
+    first.kill(signal.SIGTERM)
+    assert first.wait(60) == REQUEUE, first.output
+    assert f"Stopped on SIGTERM; finished photos are kept in {run / 'ablation'}" in first.output
+    done = [sorted(path.name for path in (cell / "labels").glob("*.png")) for cell in cells]
+    assert done[0] == done[1]
+    assert 1 <= len(done[0]) < 8
+    second = start(run, "ablate", "--rounds=1,4")
+    assert second.wait(120) == 0, second.output
+    assert f"{len(done[0])} of 8 photos are finished already" in second.output
+    assert results(cells[1]) == uninterrupted
 
 
 def test_settings_that_do_not_decide_the_result_are_free(go, tmp_path):

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from ovss.benchmark import Benchmark
-from ovss.callbacks.run_folder import run_folder
+from ovss.callbacks.recorder import runs_of
 from ovss.runs.layout import RunLayout
 from ovss.runs.photos import read_labels, read_photos
 from ovss.utils.files import write_atomically, write_png
@@ -36,10 +36,9 @@ class CocoWriter(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write, after all other callbacks have."""
-        module: Any = pl_module
-        layout = RunLayout(run_folder(trainer))
-        if trainer.is_global_zero and layout.photos.is_file():
-            write_coco(layout, module.benchmark, self.kind)
+        for layout, module, _ in runs_of(trainer, pl_module) if trainer.is_global_zero else ():
+            if layout.photos.is_file():
+                write_coco(layout, module.benchmark, self.kind)
 
 
 def write_coco(layout: RunLayout, benchmark: Benchmark, kind: Literal["rle", "panoptic"]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.callbacks.loggers import log_picture
-from ovss.callbacks.run_folder import run_folder
-from ovss.runs.layout import RunLayout
+from ovss.callbacks.recorder import PassRun, runs_of
 from ovss.runs.photos import read_labels
 from ovss.utils.files import write_png
 from ovss.visualization.overlay import draw_overlay
@@ -49,15 +48,14 @@ class OverlayWriter(BasePredictionWriter):
         self.seed = seed
         self.logged = logged
         self._to_write: set[str] = set()
-        self._to_log: set[str] = set()
-        self._layout = RunLayout(Path())
+        self._to_log: set[tuple[str | None, str]] = set()
 
-    def _choose_photos(self, trainer: Trainer) -> None:
-        self._layout = RunLayout(run_folder(trainer))
+    def _choose_photos(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names: list[str] = getattr(getattr(trainer, "datamodule", None), "photo_ids", [])
         self._to_write, self._to_log = set(self.photos), set()
         if trainer.loggers:
-            self._to_log = set(names[: self.logged])
+            cells = [run.cell for run in runs_of(trainer, pl_module)]
+            self._to_log = set(product(cells, names[: self.logged]))
         if not (self.first or self.random or self.photos):
             return
         missing = sorted(self._to_write.difference(names))
@@ -82,44 +80,49 @@ class OverlayWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Draw the photos of a batch that are wanted."""
-        module: Any = pl_module
-        photos = batch.named([one.id for one in prediction]).photos
-        for one, photo in zip(prediction, photos, strict=True):
-            if one.id in self._to_write or one.id in self._to_log:
-                pixels = photo.cpu().numpy().transpose(1, 2, 0)
-                overlay = overlay_of(pixels, one.labels.cpu().numpy(), module.benchmark)
-                self._write_and_log(trainer, one.id, overlay)
+        for run in runs_of(trainer, pl_module):
+            predictions = run.predictions(prediction) or []
+            photos = batch.named([one.id for one in predictions]).photos
+            for one, photo in zip(predictions, photos, strict=True):
+                if one.id in self._to_write or (run.cell, one.id) in self._to_log:
+                    pixels = photo.cpu().numpy().transpose(1, 2, 0)
+                    overlay = overlay_of(pixels, one.labels.cpu().numpy(), run.module.benchmark)
+                    self._write_and_log(trainer, run, one.id, overlay)
 
-    def _write_and_log(self, trainer: Trainer, photo_id: str, overlay: Image.Image) -> None:
+    def _write_and_log(
+        self, trainer: Trainer, run: PassRun, photo_id: str, overlay: Image.Image
+    ) -> None:
         if photo_id in self._to_write:
-            write_png(self._layout.overlay(photo_id), overlay)
-        if photo_id in self._to_log:
-            self._to_log.remove(photo_id)
-            log_picture(trainer, f"overlays/{photo_id}", overlay)
+            write_png(run.layout.overlay(photo_id), overlay)
+        if (run.cell, photo_id) in self._to_log:
+            self._to_log.remove((run.cell, photo_id))
+            name = photo_id if run.cell is None else f"{run.cell}/{photo_id}"
+            log_picture(trainer, f"overlays/{name}", overlay)
 
-    def _draw_finished(self, trainer: Trainer, module: Any) -> None:
+    def _draw_finished(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the photos that an earlier part of the run finished."""
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         wanted = self._to_write or self._to_log
         if not trainer.is_global_zero or dataset is None or not wanted:
             return
-        for index, name in enumerate(trainer.datamodule.photo_ids):  # type: ignore[attr-defined]
-            labels = self._layout.label_map(name)
-            missing = name in self._to_write and not self._layout.overlay(name).exists()
-            if (missing or name in self._to_log) and labels.exists():
+        names = trainer.datamodule.photo_ids  # type: ignore[attr-defined]
+        for run, (index, name) in product(runs_of(trainer, pl_module), enumerate(names)):
+            labels = run.layout.label_map(name)
+            missing = name in self._to_write and not run.layout.overlay(name).exists()
+            if (missing or (run.cell, name) in self._to_log) and labels.exists():
                 photo = dataset[index]["photo"].numpy().transpose(1, 2, 0)
-                overlay = overlay_of(photo, read_labels(labels), module.benchmark)
-                self._write_and_log(trainer, name, overlay)
+                overlay = overlay_of(photo, read_labels(labels), run.module.benchmark)
+                self._write_and_log(trainer, run, name, overlay)
 
     # Lightning's hooks; those of predicting call `write_on_batch_end`.
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos."""
-        self._choose_photos(trainer)
+        self._choose_photos(trainer, pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos."""
-        self._choose_photos(trainer)
+        self._choose_photos(trainer, pl_module)
 
     def on_test_batch_end(
         self,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ovss.callbacks.loggers import log_file
-from ovss.callbacks.run_folder import run_folder
+from ovss.callbacks.recorder import runs_of
 from ovss.report.single import write_report
-from ovss.runs.layout import RunLayout
 from ovss.runs.run import read_run
+from ovss.sharing import sharing
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +23,16 @@ class ReportWriter(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page."""
-        module: Any = pl_module
-        folder = run_folder(trainer)
-        if not trainer.is_global_zero or not RunLayout(folder).photos.is_file():
+        if not trainer.is_global_zero:
             return
         dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         # Other people's data modules may serve anything; the page then has no photos.
         usable = dataset if hasattr(dataset, "benchmark") else None
-        path = write_report(read_run(folder), module.benchmark, usable)
-        log.info("report: %s", path)
-        log_file(trainer, path)
+        with sharing():
+            for layout, module, cell in runs_of(trainer, pl_module):
+                if not layout.photos.is_file():
+                    continue
+                path = write_report(read_run(layout.folder), module.benchmark, usable)
+                if cell is None:
+                    log.info("report: %s", path)
+                    log_file(trainer, path)

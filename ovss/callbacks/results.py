@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ovss.callbacks.loggers import log_classes, log_settings
-from ovss.callbacks.run_folder import done_before, run_folder
+from ovss.callbacks.recorder import PassRun, runs_of
 from ovss.report.tables import headline, per_class_table
-from ovss.runs.layout import RunLayout
 from ovss.runs.scores import conditions, scores_as_data, write_scores
+from ovss.sweep_module import SweepModule
 from ovss.utils.files import write_atomically
 from ovss.utils.text import counted, pace
 
@@ -22,7 +22,8 @@ from ovss.utils.text import counted, pace
 class ResultsWriter(Callback):
     """Writes `scores.json`, `per_class.csv` and `timing.json` into the run's folder.
 
-    Loggers get the settings as hyperparameters, and each class's IoU.
+    Loggers get the settings as hyperparameters, and each class's IoU. Of a sweep they get neither,
+    as its cells differ in them, and nothing is printed.
 
     `timing.json` is of the last start that had photos left to do: a finished run that is started
     again keeps it.
@@ -37,9 +38,10 @@ class ResultsWriter(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the loggers the settings, before Lightning has them write their hyperparameters."""
-        module: Any = pl_module
-        module.take_benchmark(getattr(trainer, "datamodule", None))
-        log_settings(trainer, conditions(module.benchmark, module.segmenter))
+        for _, module, cell in runs_of(trainer, pl_module):
+            module.take_benchmark(getattr(trainer, "datamodule", None))
+            if cell is None:
+                log_settings(trainer, conditions(module.benchmark, module.segmenter))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -47,26 +49,30 @@ class ResultsWriter(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and show, where there was ground truth."""
-        module: Any = pl_module
-        if not trainer.is_global_zero or module.results is None:
-            return
         seconds = time.perf_counter() - self._began
+        for run in runs_of(trainer, pl_module):
+            if trainer.is_global_zero and run.module.results is not None:
+                self._write(trainer, pl_module, run, seconds)
+
+    def _write(
+        self, trainer: Trainer, pl_module: LightningModule, run: PassRun, seconds: float
+    ) -> None:
+        layout, module, cell = run
         whole = getattr(getattr(trainer, "datamodule", None), "whole", None)
         expected = module.benchmark.expected if whole is None else whole
+        assert module.results is not None
         data = scores_as_data(module.results, module.benchmark, module.segmenter, expected)
         if module.unreadable:
             data["skipped"] = {
                 "count": len(module.unreadable),
                 "ids": [each.id for each in module.unreadable],
             }
-        layout = RunLayout(run_folder(trainer))
         write_scores(layout, data)
-        log_classes(trainer, data["classes"])
-        done = data["photos"] - done_before(trainer)
+        done = data["photos"] - len(module.finished)
         work = "nothing was left to do"
         if done > 0:
             work = f"{counted(done, 'photo')} done, {pace(done, seconds)}"
-            timing = {
+            timing: dict[str, Any] = {
                 "seconds": round(seconds, 3),
                 "photos": done,
                 "photos_per_second": round(done / seconds, 3),
@@ -75,7 +81,12 @@ class ResultsWriter(Callback):
             }
             if module.proposal_costs:
                 timing["proposals"] = module.proposal_costs
+            if isinstance(pl_module, SweepModule):  # whose pass these seconds are
+                timing["sweep"] = pl_module.saved()
             write_atomically(layout.timing, json.dumps(timing, indent=2) + "\n")
+        if cell is not None:
+            return
+        log_classes(trainer, data["classes"])
         if self.show:
             console = Console()
             console.print(per_class_table(data))

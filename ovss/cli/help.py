@@ -13,6 +13,8 @@ COMMANDS = {
     "reproduce": "the paper's table: its five benchmarks with its settings, beside its numbers",
     "suite": "many runs with one command, methods on benchmarks, and the table of their scores",
     "tune": "choose layer, head, threshold and dropout without segmentation labels",
+    "ablate": "test every combination of some settings, at the price of one run",
+    "vocabulary": "score a benchmark with other names for its classes, and the spread",
     "compare": "compare finished runs: differences, their uncertainty, and photos",
     "table": "one table of finished runs, methods x benchmarks, as Markdown, CSV, LaTeX and a page",
     "configs": "list the shipped configurations",

@@ -23,11 +23,13 @@ from ovss.callbacks import (
     ResultsWriter,
     RunFolder,
 )
+from ovss.cli.ablate import ablate_with_trainer
 from ovss.cli.config_file import DEFAULT_MODEL, Config, find_setting, take_configs
 from ovss.cli.option_names import NO_DATA
 from ovss.cli.parser import Parser
 from ovss.cli.save_config import RunConfig
 from ovss.cli.tune import tune_with_trainer, use_tuning_split
+from ovss.cli.vocabulary import vocabulary_with_trainer
 from ovss.demo import SETTINGS as DEMO
 from ovss.distributed.launcher import children_of
 from ovss.distributed.watch import watch_early
@@ -118,6 +120,60 @@ class EvaluationTrainer(Trainer):
         """
         tune_with_trainer(self, model, datamodule, space, reward, study, validate)
 
+    def ablate(
+        self,
+        model: SegmentationModule,
+        datamodule: LightningDataModule | None = None,
+        rounds: str = "",
+        patches: str = "",
+        layer: str = "",
+        head: str = "",
+        threshold: str = "",
+        blur: str = "",
+        refine: str = "",
+        prob_thd: str = "",
+    ) -> None:
+        """Test every combination of some settings, in one pass over the photos.
+
+        Args:
+            model: from the configuration; what is not varied is its.
+            datamodule: from the configuration.
+            rounds: rounds of Salience DropOut, separated by commas: 1,2,3,4.
+            patches: patches dropped after a round, counts or shares: 0.25,0.5.
+            layer: cross-attention layers, counted from 0.
+            head: their heads, counted from 0, or mean.
+            threshold: the labeller's, in 0..1.
+            blur: shares of the photo's longer side, in 0..1.
+            refine: null, crf, pamr.
+            prob_thd: of CLIP-based methods, in 0..1.
+        """
+        names = ("rounds", "patches", "layer", "head", "threshold", "blur", "refine", "prob_thd")
+        values = (rounds, patches, layer, head, threshold, blur, refine, prob_thd)
+        ablate_with_trainer(self, model, datamodule, dict(zip(names, values, strict=True)))
+
+    def vocabulary(
+        self,
+        model: SegmentationModule,
+        datamodule: LightningDataModule | None = None,
+        draws: int = 5,
+        seed: int = 0,
+        distractors: str = "10,50",
+        synonyms: Path | None = None,
+    ) -> None:
+        """Score a method with other names for the classes, to see how much it owes to them.
+
+        Args:
+            model: from the configuration.
+            datamodule: from the configuration.
+            draws: vocabularies of one synonym a class, drawn.
+            seed: of the draws, and of which names are distractors.
+            distractors: how many names of things that are in no photo to look for besides; several
+                numbers, separated by commas, are a vocabulary each.
+            synonyms: a text file with further names: a line for each class in label order, synonyms
+                separated by ";". Default: the one that ships for the demo's scenes.
+        """
+        vocabulary_with_trainer(self, model, datamodule, draws, seed, distractors, synonyms)
+
 
 class EvaluationCLI(LightningCLI):
     """`test`, `predict` and the commands of `EvaluationTrainer`."""
@@ -175,6 +231,8 @@ class EvaluationCLI(LightningCLI):
             "predict": given,
             "segment": {"model", "datamodule"},
             "tune": {"model", "datamodule"},
+            "ablate": {"model", "datamodule"},
+            "vocabulary": {"model", "datamodule"},
         }
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -266,6 +324,7 @@ class EvaluationCLI(LightningCLI):
         """As Lightning does; a setting that is refused is a mistake in the configuration."""
         self._check_trainer()
         self._check_data()
+        self.save_config_kwargs["test_parser"] = self._parser("test")
         try:
             with configuration_at_fault():
                 super().instantiate_classes()

@@ -36,6 +36,8 @@ COMMANDS = {
     "reward.prompt reward.scorer space.heads space.layers space.patches space.rounds "
     "space.thresholds study.memory_gb study.name study.parts study.photos study.reduction "
     "study.sampler study.seed study.storage study.trials validate",
+    "ablate": "rounds patches layer head threshold blur refine prob_thd",
+    "vocabulary": "draws seed distractors synonyms",
 }
 """The options of a command that no other has."""
 
@@ -141,6 +143,10 @@ def _did_you_mean(name: str, known: Collection[str], dashes: str) -> str:
     for old, new in RENAMED.items():
         if f"{name}.".startswith(f"{old}.") and new in known:
             return f"\nIt is {dashes}{new} now."
-    ends = {setting.rpartition(".")[2]: setting for setting in known}
+    ends: dict[str, list[str]] = {}
+    for setting in sorted(known):
+        ends.setdefault(setting.rpartition(".")[2], []).append(setting)
     near = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1)
-    return "".join(f"\nDid you mean {dashes}{ends[end]} instead of {dashes}{name}?" for end in near)
+    # A command's own option may end like one of the model's: the whole name decides.
+    meant = [difflib.get_close_matches(name, ends[end], n=1, cutoff=0)[0] for end in near]
+    return "".join(f"\nDid you mean {dashes}{own} instead of {dashes}{name}?" for own in meant)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningDataModule, Trainer
 
-from ovss.callbacks.run_folder import run_folder
+from ovss.callbacks.recorder import run_folder
 from ovss.tuning.settings import RewardSettings, StudySettings
 from ovss.tuning.space import SearchSpace
 from ovss.utils.errors import ConfigurationError

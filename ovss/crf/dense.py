@@ -14,6 +14,7 @@ from torch import Tensor
 from ovss.crf.lattice import Lattice, gaussian_kernel
 from ovss.crf.mean_field import mean_field
 from ovss.crf.threads import SINGLE_THREADED, ThreadPool, map_photos
+from ovss.sharing import Shared, shared
 
 # A class that is ruled out gets a potential of -log(1e-5), as in pydensecrf's unary_from_softmax.
 _MIN_PROBABILITY = 1e-5
@@ -120,9 +121,11 @@ class DenseCRF:
             alone = number if probability.device.type == "cpu" else 0
             groups.setdefault((probability.device, len(probability), alone), []).append(number)
         jobs = list(groups.values())
+        values = shared()  # this thread's
 
         def refine(job: list[int], pool: ThreadPool = SINGLE_THREADED) -> list[Tensor]:
-            return self._refine([probabilities[i] for i in job], [photos[i] for i in job], pool)
+            own = [probabilities[i] for i in job], [photos[i] for i in job]
+            return self._refine(*own, pool, values)
 
         results = dict[int, Tensor]()
         on_cpu = all(device.type == "cpu" for device, *_ in groups)
@@ -157,6 +160,7 @@ class DenseCRF:
         probabilities: Sequence[Tensor],
         photos: Sequence[Tensor],
         pool: ThreadPool = SINGLE_THREADED,
+        values: Shared | None = None,
     ) -> list[Tensor]:
         """Refine photos with equally many classes on one device as one problem."""
         device = probabilities[0].device
@@ -171,12 +175,13 @@ class DenseCRF:
             build = _spatial_kernel if keep else _spatial_kernel.__wrapped__
             kernels.append(build(sizes, self.gaussian_sxy, self.gaussian_compat, device))
         if self.bilateral_compat:
-            position, photo_number = _positions(sizes, device)
-            colour = torch.cat([p.to(device).flatten(1) for p in photos], dim=1)
-            features = torch.cat(
-                [_divide(position, self.bilateral_sxy), _divide(colour, self.bilateral_srgb)]
-            )
-            kernels.append(gaussian_kernel(features, photo_number, self.bilateral_compat, pool))
+            settings = (self.bilateral_sxy, self.bilateral_srgb, self.bilateral_compat)
+            kernels.append(
+                (values or shared()).once(
+                    lambda: _bilateral_kernel(photos, *settings, device, pool),
+                    "lattice", device, *settings, *photos, cost=len(photos),
+                )
+            )  # fmt: skip
 
         q = mean_field(log_prior, kernels, self.iterations, pool)
         split = q.split([h * w for h, w in sizes])
@@ -195,6 +200,22 @@ def _spatial_kernel(
     """
     position, photo_number = _positions(sizes, device)
     return gaussian_kernel(_divide(position, sxy), photo_number, compat)
+
+
+def _bilateral_kernel(
+    photos: Sequence[Tensor],
+    sxy: float,
+    srgb: float,
+    compat: float,
+    device: torch.device,
+    pool: ThreadPool,
+) -> Lattice:
+    """The kernel over positions and colours of photos `(3, H_i, W_i)`."""
+    sizes = tuple((photo.shape[1], photo.shape[2]) for photo in photos)
+    position, photo_number = _positions(sizes, device)
+    colour = torch.cat([p.to(device).flatten(1) for p in photos], dim=1)
+    features = torch.cat([_divide(position, sxy), _divide(colour, srgb)])
+    return gaussian_kernel(features, photo_number, compat, pool)
 
 
 def _positions(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.refine import Refinement, resolve
 from ovss.segmenter import Segmenter
+from ovss.sharing import shared
 from ovss.vlm.identity import built_from
 from ovss.vlm.loading import checkpoint_name, load_checkpoint, load_model
 
@@ -75,6 +76,10 @@ class DenseCLIP(Segmenter):
         ValueError: an unknown method, a model or a setting that does not fit.
     """
 
+    variable: ClassVar[Mapping[str, str]] = {
+        name: name for name in ("vocabulary", "refine", "logit_scale", "prob_thd", "area_thd")
+    }
+
     def __init__(
         self,
         clip: Any,
@@ -108,7 +113,7 @@ class DenseCLIP(Segmenter):
         own, self._overrides = _split_options(options, method)
         self.image = ImageEncoder(clip, method, residual, dino, **own)
         self.text = TextEncoder(clip, tokenizer)
-        self.label = LabelMap(resolve(self.row.refine if refine == "default" else refine))
+        self.label = LabelMap(self._refinement(refine))
         self._built_from = built_from(clip, tokenizer, dino)
         self._method_options = {**self.row.options, **own}
         check_overrides(self._overrides, self.image.patch)
@@ -194,6 +199,22 @@ class DenseCLIP(Segmenter):
             },
         }
 
+    def varied(self, **settings: Any) -> DenseCLIP:
+        """See `Segmenter.varied`."""
+        other = super().varied(**settings)
+        if "vocabulary" in settings:
+            other.vocabulary = read_vocabulary(settings.pop("vocabulary") or self.row.vocabulary)
+        if "refine" in settings:
+            other.label = LabelMap(self._refinement(settings.pop("refine")))
+        given = {name: value for name, value in settings.items() if value is not None}
+        kept = {name: own for name, own in self._overrides.items() if name not in settings}
+        other._overrides = {**kept, **given}
+        check_overrides(other._overrides, self.image.patch)
+        return other
+
+    def _refinement(self, refine: Refinement | str | None) -> Refinement | None:
+        return resolve(self.row.refine if refine == "default" else refine)
+
     def prepare(self, benchmark: Benchmark) -> None:
         """See `Segmenter.prepare`: the features of all names."""
         self.text.features(self.queries(benchmark).names)
@@ -238,6 +259,10 @@ class DenseCLIP(Segmenter):
             found.append(enlarge_labels(self.label(logits, rows, settings, photo, pixels), size))
         return found
 
+    def names(self, benchmark: Benchmark) -> tuple[tuple[str, ...], ...]:
+        """See `Segmenter.names`; the background has some, too."""
+        return self.queries(benchmark).by_label(len(benchmark.classes))
+
     def queries(self, benchmark: Benchmark) -> Queries:
         """The names of all classes, the background's among them; see `queries_of`."""
         return queries_of(benchmark, self.vocabulary)
@@ -267,20 +292,33 @@ class DenseCLIP(Segmenter):
             features: of the Q queries, `(Q, E)`.
         """
         cosines: list[list[Tensor]] = [[] for _ in windows]
+        parts = shared().once(
+            lambda: self._unit_features(pixels, windows),
+            "image", self.image, *pixels, *windows, cost=len(windows),
+        )  # fmt: skip
+        for owners, per_window, unit in parts:
+            with torch.autocast(features.device.type, enabled=False), full_float32():
+                similar = unit @ features.T
+            for photo, each in zip(owners, similar.unflatten(1, per_window), strict=True):
+                cosines[photo].append(each)
+        return [
+            own.side_by_side(torch.stack(each)) for own, each in zip(windows, cosines, strict=True)
+        ]
+
+    def _unit_features(
+        self, pixels: Sequence[Tensor] | Tensor, windows: Sequence[Windows]
+    ) -> Iterator[tuple[list[int], tuple[int, int], Tensor]]:
+        """Stacks of windows: the photo of each, their grid, and `(B, N, E)` of unit length."""
         for shape, photos in by_shape(windows).items():
             per_window = self.image.grid(*shape)
-            tokens = TOKENS_ON_CPU if features.device.type == "cpu" else TOKENS_ON_GPU
+            tokens = TOKENS_ON_CPU if pixels[0].device.type == "cpu" else TOKENS_ON_GPU
             step = max(1, tokens // (per_window[0] * per_window[1]))
             cut = ((photo, each) for photo in photos for each in windows[photo].cut(pixels[photo]))
             for owners, part in in_parts(cut, step):
                 dense = self.image(part)
-                with torch.autocast(features.device.type, enabled=False), full_float32():
-                    similar = normalize(dense.float(), dim=-1) @ features.T
-                for photo, each in zip(owners, similar.unflatten(1, per_window), strict=True):
-                    cosines[photo].append(each)
-        return [
-            own.side_by_side(torch.stack(each)) for own, each in zip(windows, cosines, strict=True)
-        ]
+                with torch.autocast(part.device.type, enabled=False), full_float32():
+                    unit = normalize(dense.float(), dim=-1)
+                yield owners, per_window, unit
 
     def photo_logits(
         self, patches: Tensor, windows: Windows, size: tuple[int, int], settings: Inference

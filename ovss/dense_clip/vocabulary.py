@@ -28,6 +28,13 @@ class Queries(NamedTuple):
     names: tuple[str, ...]
     labels: tuple[int, ...]
 
+    def by_label(self, count: int) -> tuple[tuple[str, ...], ...]:
+        """For each of so many labels its names."""
+        own: list[list[str]] = [[] for _ in range(count)]
+        for name, label in zip(self.names, self.labels, strict=True):
+            own[label].append(name)
+        return tuple(map(tuple, own))
+
 
 Vocabulary = str | tuple[str, ...]
 """`natural`, a reference's name, or a line for each class."""
@@ -58,7 +65,8 @@ def queries_of(benchmark: Benchmark, vocabulary: Vocabulary) -> Queries:
     """The queries of a benchmark, synonyms of a class one after the other.
 
     A reference has names for its own benchmarks; for others, as a folder of one's own, it is
-    `natural`. The background, where there is one, is a class with queries, too.
+    `natural`. The background, where there is one, is a class with queries, too. The names of
+    distractors are the benchmark's own whatever the vocabulary.
 
     Args:
         benchmark: the classes.
@@ -70,7 +78,7 @@ def queries_of(benchmark: Benchmark, vocabulary: Vocabulary) -> Queries:
     """
     lines = _lines(benchmark, vocabulary)
     if lines is None:
-        names = [list(own) or [BACKGROUND] for own in benchmark.prompts]
+        names = [list(own) or [BACKGROUND] for own in benchmark.prompts[: benchmark.scored]]
     else:
         if benchmark.prompts_file is not None:
             raise ValueError(
@@ -78,11 +86,13 @@ def queries_of(benchmark: Benchmark, vocabulary: Vocabulary) -> Queries:
                 f"`vocabulary` {_short(vocabulary)}; set `vocabulary` to natural for the prompts."
             )
         names = [[name.strip() for name in line.split(";")] for line in lines]
-        without_background = len(names) == len(benchmark.searchable) < len(benchmark.classes)
+        named = sum(label < benchmark.scored for label in benchmark.searchable)
+        without_background = len(names) == named < benchmark.scored
         # Where the first line is the background's, another one is missing.
         if without_background and names[0][0].casefold() != BACKGROUND:
             names.insert(0, [BACKGROUND])
         _check(names, benchmark, vocabulary)
+    names += [list(own) for own in benchmark.prompts[benchmark.scored :]]
     pairs = [(name, label) for label, own in enumerate(names) for name in own]
     return Queries(tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
 
@@ -91,8 +101,13 @@ def _lines(benchmark: Benchmark, vocabulary: Vocabulary) -> Sequence[str] | None
     """A line for each class; None where the benchmark's own names are meant."""
     if not isinstance(vocabulary, str):
         return vocabulary
-    for folder in (vocabulary, "all") if vocabulary in REFERENCES else ():
-        file = files("ovss.dense_clip") / "data" / folder / f"{benchmark.key}.txt"
+    return reference_lines(benchmark.key, vocabulary) if vocabulary in REFERENCES else None
+
+
+def reference_lines(benchmark: str, reference: str) -> tuple[str, ...] | None:
+    """A reference's line for each class of a benchmark, by its key; None where it has none."""
+    for folder in (reference, "all"):
+        file = files("ovss.dense_clip") / "data" / folder / f"{benchmark}.txt"
         if file.is_file():
             return _without_comment(file.read_text("utf-8"))
     return None
@@ -108,12 +123,12 @@ def _short(vocabulary: Vocabulary) -> str:
 
 
 def _check(names: list[list[str]], benchmark: Benchmark, vocabulary: Vocabulary) -> None:
-    if len(names) != len(benchmark.classes):
+    if len(names) != benchmark.scored:
         raise ValueError(
             f"Expected `vocabulary` {_short(vocabulary)} to have a line for each of the "
-            f"{len(benchmark.classes)} classes of {benchmark.title}, but got {len(names)}."
+            f"{benchmark.scored} classes of {benchmark.title}, but got {len(names)}."
         )
-    for own, title in zip(names, benchmark.classes, strict=True):
+    for own, title in zip(names, benchmark.classes, strict=False):
         if not all(own):
             raise ValueError(
                 f"Expected names for {title!r} in `vocabulary` {_short(vocabulary)}, but got "

@@ -70,7 +70,10 @@ class Proposer(ABC):
 
 
 class OracleProposer(Proposer):
-    """The photo's image-level labels from its ground truth: an upper bound."""
+    """The photo's image-level labels from its ground truth: an upper bound.
+
+    A benchmark's distractors, which are in no photo, are looked for in every one.
+    """
 
     name = "oracle"
 
@@ -86,7 +89,8 @@ class OracleProposer(Proposer):
                 "use `all` or another kind of proposals."
             )
         wanted = set(benchmark.searchable)
-        found = [tuple(sorted(wanted.intersection(labels))) for labels in batch.present]
+        extra = range(benchmark.scored, len(benchmark.classes))
+        found = [(*sorted(wanted.intersection(labels)), *extra) for labels in batch.present]
         return [Proposal(labels, (1.0,) * len(labels)) for labels in found]
 
 

@@ -35,6 +35,7 @@ def paired_bootstrap(
     protocol: Protocol = "standard",
     resamples: int = 10_000,
     seed: int = 0,
+    distractors: int = 0,
 ) -> BootstrapResult:
     """95 % percentile interval of the difference of two runs' mIoUs on the same photos.
 
@@ -49,6 +50,7 @@ def paired_bootstrap(
         protocol: which classes a mean covers; see `ovss.metrics.SegmentationScores`.
         resamples: how many draws of as many photos.
         seed: of the draws; the same seed gives the same interval.
+        distractors: how many further labels, in no ground truth, may have been predicted.
 
     Raises:
         ValueError: no photos, numbers of photos or ground truths that differ, or labels outside
@@ -64,7 +66,7 @@ def paired_bootstrap(
             f"Expected both runs to have the same photos, but got {len(first)} and {len(second)}."
         )
     _check_resamples(resamples)
-    one, two = margins(first, num_classes), margins(second, num_classes)
+    one, two = (margins(each, num_classes, distractors) for each in (first, second))
     if not np.array_equal(one[:, 1], two[:, 1]):
         photo = int((one[:, 1] != two[:, 1]).any(-1).argmax())
         raise ValueError(
@@ -83,6 +85,7 @@ def bootstrap_interval(
     protocol: Protocol = "standard",
     resamples: int = 10_000,
     seed: int = 0,
+    distractors: int = 0,
 ) -> tuple[float, float]:
     """95 % percentile interval of one run's mIoU, in 0..1; the arguments are `paired_bootstrap`'s.
 
@@ -100,7 +103,7 @@ def bootstrap_interval(
     if not len(photos):
         raise ValueError("Expected photos to draw from, but got none.")
     _check_resamples(resamples)
-    table = margins(photos, num_classes)
+    table = margins(photos, num_classes, distractors)
     return _middle(_resampled(table, lambda sums: mean_iou(sums, protocol), resamples, seed))
 
 

@@ -122,8 +122,9 @@ def compare_rows(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
                 run.protocol,
                 resamples,
                 seed,
+                max(len(each.distractors) for each in runs),
             )
-        sums = torch.from_numpy(margins(counts, len(run.classes)).sum(0))
+        sums = torch.from_numpy(margins(counts, len(run.classes), len(run.distractors)).sum(0))
         hits, truth, predicted = sums
         iou = iou_per_class(hits, truth, predicted, run.protocol)
         rows.append(Row(same, title, float(iou.nanmean()), iou.numpy(), gain))

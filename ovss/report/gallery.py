@@ -14,6 +14,7 @@ from PIL import Image
 
 from ovss.benchmark import Benchmark
 from ovss.runs.photos import PhotoRecord, read_labels
+from ovss.sharing import shared
 from ovss.visualization.overlay import draw_overlay
 
 _SEARCHED = 50
@@ -62,14 +63,10 @@ def show_photo(
     if item is None or not all(file.is_file() for _, file in predictions):
         return None
     photo = item["photo"].numpy().transpose(1, 2, 0)
-    maps = [(what, read_labels(file)) for what, file in predictions]
-    if "mask" in item:
-        maps.insert(0, ("ground truth", item["mask"].numpy()))
     benchmark = dataset.benchmark
     found = np.zeros(256, bool)
-    pictures = [("photo", data_uri(Image.fromarray(photo)))]
-    for what, labels in maps:
-        found[np.unique(labels)] = True
+
+    def draw(labels: np.ndarray) -> str:
         overlay = draw_overlay(
             photo,
             labels,
@@ -80,7 +77,19 @@ def show_photo(
             names=False,
             legend=False,
         )
-        pictures.append((what, data_uri(overlay)))
+        return data_uri(overlay)
+
+    # Pages of a sweep's cells show the same photos with the same ground truth.
+    once, source = shared().once, (id(dataset), record.id)
+    pictures = [("photo", once(lambda: data_uri(Image.fromarray(photo)), "photo", *source))]
+    if "mask" in item:
+        mask = item["mask"].numpy()
+        found[np.unique(mask)] = True
+        pictures.append(("ground truth", once(lambda: draw(mask), "ground truth", *source)))
+    for what, file in predictions:
+        labels = read_labels(file)
+        found[np.unique(labels)] = True
+        pictures.append((what, draw(labels)))
     legend = [
         (name, benchmark.palette[label])
         for label, name in enumerate(benchmark.classes)

@@ -122,6 +122,7 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
         "proposals": scores["proposals"],
         **proposals,
         "prompts": scores.get("prompts", USUAL),
+        **({"distractors": str(len(scores["distractors"]))} if "distractors" in scores else {}),
         "photos": seen(scores),
         "ovss": str(fingerprint.get("ovss", "unknown")),
     }
@@ -147,7 +148,8 @@ def _interval(
             f"Expected {run.layout.photos} to have the {scores['photos']} photos that were scored, "
             f"but got {len(counts)}; run it again."
         )
-    return bootstrap_interval(counts, len(run.classes), run.protocol, resamples, seed)
+    classes, distractors = len(run.classes), len(run.distractors)
+    return bootstrap_interval(counts, classes, run.protocol, resamples, seed, distractors)
 
 
 def _rows(results: Sequence[_Result]) -> list[Row]:

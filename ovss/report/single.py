@@ -68,14 +68,19 @@ def write_report(run: Run, benchmark: Benchmark, dataset: Photos | None = None) 
 
 def _settings(scores: dict[str, Any]) -> list[tuple[str, object]]:
     """What the scores are only comparable with."""
-    named = [(name, scores[name]) for name in ("protocol", "prompts") if name in scores]
+    named: list[tuple[str, object]] = [
+        (name, scores[name]) for name in ("protocol", "prompts") if name in scores
+    ]
+    if distractors := scores.get("distractors"):
+        few = ", ".join(distractors[:3]) + (", ..." if len(distractors) > 3 else "")
+        named.append(("distractors", f"{len(distractors)}: {few}"))
     own = [(name.replace("_", " "), value) for name, value in flat(scores["settings"]).items()]
     return [*named, *own, ("scored", seen(scores))]
 
 
 def _confusions(run: Run) -> dict[str, Any]:
     """The largest ones, and the matrix `shares` of the classes that are `confused` most."""
-    names, confusion = run.classes, run.confusion
+    names, confusion = [*run.classes, *run.distractors], run.confusion
     largest = [
         (names[c.true], names[c.predicted], f"{c.pixels:,}", percent(c.share))
         for c in largest_confusions(confusion)

@@ -7,18 +7,28 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ovss.utils.text import percent, seen
+from ovss.utils.text import counted, percent, seen
 
 
 def headline(data: dict[str, Any]) -> str:
     """The mIoU with everything it is only comparable with, in one line."""
+    return f"mIoU {percent(data['mIoU'])} | {conditions_line(data)}"
+
+
+def conditions_line(data: dict[str, Any], names: bool = True) -> str:
+    """What a score is only comparable with, in one line.
+
+    Args:
+        data: of `scores.json`.
+        names: whether to say whose names were looked for.
+    """
+    distractors = data.get("distractors", ()) if names else ()
     return (
-        f"mIoU {percent(data['mIoU'])} | {data['benchmark']} | protocol {data['protocol']} | "
-        f"method {data['method']} | "
+        f"{data['benchmark']} | protocol {data['protocol']} | method {data['method']} | "
         + (f"variant {data['variant']} | " if "variant" in data else "")
-        + f"model {data['model']} | "
-        f"proposals {data['proposals']} | "
-        + (f"prompts {data['prompts']} | " if "prompts" in data else "")
+        + f"model {data['model']} | proposals {data['proposals']} | "
+        + (f"prompts {data['prompts']} | " if names and "prompts" in data else "")
+        + (f"{counted(len(distractors), 'distractor')} | " if distractors else "")
         + seen(data)
         + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )

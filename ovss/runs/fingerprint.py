@@ -15,6 +15,7 @@ from ovss._version import __version__
 from ovss.benchmark import Benchmark
 from ovss.runs.layout import FORMAT
 from ovss.segmenter import Segmenter
+from ovss.sharing import shared
 from ovss.utils.files import check_regular
 
 
@@ -26,12 +27,18 @@ def digest_of(fingerprint: dict[str, Any]) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """A short hash of all weights and buffers: names, shapes, types and every bit."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        total.update(memoryview(flat.view(torch.uint8).numpy()))
-    return total.hexdigest()[:16]
+    weights = sorted(model.state_dict().items())
+
+    def digest() -> str:
+        total = hashlib.sha256()
+        for name, tensor in weights:
+            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            total.update(memoryview(flat.view(torch.uint8).numpy()))
+        return total.hexdigest()[:16]
+
+    # Of gigabytes: a sweep's cells are of the same ones.
+    return shared().once(digest, "weights", *(each for pair in weights for each in pair))
 
 
 def as_plain(value: Any) -> Any:

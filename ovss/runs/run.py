@@ -47,6 +47,11 @@ class Run:
         return [entry["name"] for entry in self.scores["classes"]]
 
     @property
+    def distractors(self) -> list[str]:
+        """Names for further labels, of things that are in no photo."""
+        return self.scores.get("distractors", [])
+
+    @property
     def protocol(self) -> Protocol:
         """How it was scored."""
         return self.scores["protocol"]
@@ -59,12 +64,14 @@ class Run:
     @cached_property
     def photo_scores(self) -> np.ndarray:
         """Each of `scored`'s own mIoU in 0..1, over the classes in its truth or prediction."""
-        return mean_iou(margins(counts_of(self.scored), len(self.classes)), self.protocol)
+        counts = counts_of(self.scored)
+        sums = margins(counts, len(self.classes), len(self.distractors))
+        return mean_iou(sums, self.protocol)
 
     @cached_property
     def confusion(self) -> np.ndarray:
         """Pixels `(true, predicted)` of all photos, int64."""
-        size = len(self.classes)
+        size = len(self.classes) + len(self.distractors)
         matrix = np.zeros((size, size), np.int64)
         for counts in counts_of(self.scored):
             np.add.at(matrix, (counts[:, 0], counts[:, 1]), counts[:, 2])

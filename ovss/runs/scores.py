@@ -24,10 +24,12 @@ def conditions(benchmark: Benchmark, segmenter: Segmenter) -> dict[str, Any]:
         segmenter: the method.
     """
     own, settings = benchmark.prompts_file, as_plain(segmenter.settings())
+    distractors = benchmark.classes[benchmark.scored :]
     return {
         "benchmark": benchmark.key,
         "protocol": benchmark.protocol,
         **({} if own is None else {"prompts": own}),
+        **({"distractors": list(distractors)} if distractors else {}),
         "method": segmenter.method,
         **{name: settings[name] for name in ("variant",) if name in settings},
         "model": segmenter.model,
@@ -62,7 +64,10 @@ def scores_as_data(
     data["classes"] = [
         {"name": name, "IoU": _number(iou), "accuracy": _number(accuracy)}
         for name, iou, accuracy in zip(
-            benchmark.classes, results["IoU"], results["accuracy"], strict=True
+            benchmark.classes[: benchmark.scored],
+            results["IoU"],
+            results["accuracy"],
+            strict=True,
         )
     ]
     return data

@@ -55,7 +55,7 @@ def score_settings(
     found = []
     for setting in settings:
         scores = SegmentationScores(
-            len(benchmark.classes), benchmark.ignore_index, benchmark.protocol
+            benchmark.scored, benchmark.ignore_index, benchmark.protocol, benchmark.distractors
         )
         for batch, chunk in zip(batches, chunked(len(photos), size), strict=True):
             maps = store(setting, chunk)
