@@ -7,12 +7,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from ovss.benchmark import of_classes
 from ovss.callbacks import OverlayWriter, ReportWriter, ResultsWriter, RunFolder
 from ovss.datamodules import Scenes
 from ovss.dense_clip import DenseCLIP
 from ovss.labelling import Labeller
 from ovss.module import SegmentationModule
 from ovss.pnp import PnP
+from ovss.proposals import Proposal
 from ovss.salience import SalienceDropout
 from ovss.sharing import shared, sharing
 from ovss.sweep_module import SweepModule
@@ -83,7 +85,7 @@ def test_cells_are_runs_of_their_own(pnp, go):
     for name, segmenter in cells.items():
         module, overlays = SegmentationModule(segmenter), OverlayWriter(first=1)
         ours, own = contents(folder / name), contents(go(module, name, [overlays], limit=2))
-        assert b"mIoU" in ours.pop("report.html")
+        assert b"runs that shared these seconds" in ours.pop("report.html")
         assert ours == own
         assert (folder / name / "overlays" / "val_00000.png").is_file()
         labels.add(ours["photos.jsonl"])
@@ -94,14 +96,10 @@ def test_cells_are_runs_of_their_own(pnp, go):
 
 
 def test_the_released_code_rescales_several_rounds_alone(tiny_blip):
-    from ovss.benchmark import of_classes
-
     benchmark = replace(of_classes(["cat", "dog"]), rescale=True)
     dropout = SalienceDropout(rounds=2, patches=4)
     pnp = PnP(tiny_blip, 4, 2, dropout, variant="released")
     pixels = torch.rand(1, 3, tiny_blip.image_size, tiny_blip.image_size)
-    from ovss.proposals import Proposal
-
     proposals = [Proposal((1, 2), (1.0, 1.0))]
     one = pnp.varied(rounds=1)
     alone = one.rounds(pixels, benchmark, proposals)
@@ -218,3 +216,16 @@ def test_a_method_says_what_can_be_varied(pnp):
         pnp.varied(prob_thd=0.1)
     with pytest.raises(ValueError, match="Expected `threshold` to be in"):
         pnp.varied(threshold=2)
+
+
+def test_a_model_is_asked_once_about_a_photo(tiny_blip, go):
+    dropout, labeller = SalienceDropout(rounds=1), Labeller(refine=None)
+    pnp = PnP(tiny_blip, 4, 2, dropout, labeller, proposals="itm")
+    asked = pnp.proposer
+    module = sweep_of({"low": pnp, "high": pnp.varied(threshold=0.4)})
+    folder = go(module, limit=2)
+    assert (module.done["proposals"], module.asked["proposals"]) == (2, 4)
+    assert [path.name[:4] for path in (folder / "proposals").iterdir()] == ["itm-"]
+    assert all(cell.segmenter.proposer is asked for cell in module.cells.values())
+    own = go(SegmentationModule(pnp.varied(threshold=0.4)), "own", limit=2)
+    assert contents(folder / "high") == contents(own)

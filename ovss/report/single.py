@@ -120,6 +120,7 @@ def _time(path: Path) -> dict[str, Any] | None:
         seconds, rate = float(timing["seconds"]), float(timing["photos_per_second"])
         stages = {str(name): float(spent) for name, spent in timing["stages"].items()}
         processes = int(timing.get("processes", 1))
+        cells = timing["sweep"]["cells"] if "sweep" in timing else None
         if not all(map(math.isfinite, (seconds, rate, *stages.values()))):
             raise ValueError("a time is not finite")
     # The time is the least of a report: whatever is wrong with it, the scores are shown.
@@ -137,6 +138,8 @@ def _time(path: Path) -> dict[str, Any] | None:
     facts = [("seconds", f"{whole:.1f}"), ("photos a second", f"{rate:.2f}")]
     if processes > 1:
         facts.append(("processes", str(processes)))
+    if cells is not None:
+        facts.append(("runs that shared these seconds", str(cells)))
     ordered = {name: stages[name] for name in (*_STAGES, *stages) if name in stages}
     bars = [(_STAGES.get(n, n), spent / whole, f"{spent:.1f} s") for n, spent in ordered.items()]
     return {"facts": facts, "stages": bars}
