@@ -92,7 +92,7 @@ def test_one_process_does_each_photo_once(alone):
     assert json.loads((alone / "scores.json").read_text())["photos"] == PHOTOS
 
 
-@pytest.mark.parametrize("world", [3, 5])
+@pytest.mark.parametrize("world", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_number_of_processes(forker, arguments, alone, tmp_path, world):
     run, output = run_ranks(forker, world, arguments, tmp_path)
     assert results(run) == results(alone)

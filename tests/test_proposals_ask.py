@@ -616,6 +616,7 @@ def test_the_libraries_own_notes_do_not_show_the_key(asker, caplog):
     assert KEY not in caplog.text
 
 
+@pytest.mark.slow
 def test_processes_share_the_file_and_the_bill(run, server, tmp_path, forker):
     server.answers = ["[1: sky], [90%]"]
     ranks = forker.start_ranks(

@@ -151,7 +151,7 @@ def test_a_signal_to_one_launched_process_stops_the_run(launch, tmp_path, number
     assert (f"Stopped on {number.name}" in log) == (code == REQUEUE)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_one_process_stops_the_others(forker, arguments, tmp_path, rank):
     ranks = forker.start_ranks(2, arguments, tmp_path / "logs")
     wait_for_photo(tmp_path)

@@ -246,6 +246,7 @@ study_in(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_processes_begin_a_new_study_at_once(tmp_path):
     command = [sys.executable, "-c", STARTER, str(tmp_path)]
     starters = [
