@@ -28,7 +28,7 @@ from ovss.report.cells import _letter
 from ovss.report.formats import as_csv, as_latex, as_markdown, as_page, print_matrix
 from ovss.report.matrix import read_matrix, write_matrix
 from ovss.report.page import TEMPLATES
-from ovss.report.published import read_published
+from ovss.report.published import published_beside, read_published
 from ovss.runs.photos import counts_of
 from ovss.runs.run import read_run
 
@@ -629,3 +629,86 @@ def test_the_page_opens_in_a_browser(two, tmp_path, width, scheme):
     assert ink.sum() > 5000  # text that stands out
     # Nothing sticks out on the right: the page's margin is one colour.
     assert len(np.unique(pixels[:, -8:].reshape(-1, 3), axis=0)) == 1
+
+
+# ---- what is never silently mixed ----------------------------------------------------------------
+
+
+def test_other_photos_of_as_many_are_marked(make):
+    folders = [
+        make("dev", "scenes"),
+        make("val", "scenes", **CLIP),
+        make("more", "scenes", method="x"),
+    ]
+    lines = [json.loads(line) for line in (folders[1] / "photos.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "id": "other " + line["id"]}) + "\n" for line in lines)
+    (folders[1] / "photos.jsonl").write_text(text)
+    assert read_matrix(folders).notes == (("a", "another photo set"),)
+
+
+def test_other_class_names_are_marked(make):
+    names = [{"classes": ["a", "b"], "prompts": [["a"], ["b"]]}] * 2 + [{"classes": ["a", "c"]}]
+    folders = [
+        make(str(number), "folder", method=f"m{number}", fingerprint={"benchmark": own})
+        for number, own in enumerate(names)
+    ]
+    assert read_matrix(folders).notes == (("a", "other class names"),)
+
+
+def test_each_condition_is_that_of_most_runs(make):
+    kinds = [
+        ("standard", "all"),
+        ("standard", "oracle"),
+        ("standard", "itm"),
+        ("released", "all"),
+        ("released", "all"),
+    ]
+    folders = [
+        make(str(number), "voc21", method=f"m{number}", protocol=protocol, proposals=proposals)
+        for number, (protocol, proposals) in enumerate(kinds)
+    ]
+    (column,) = read_matrix(folders).columns
+    assert (column.conditions["protocol"], column.conditions["proposals"]) == ("standard", "all")
+
+
+def test_a_row_holds_runs_of_its_own_proposals_alone(make):
+    runs = [
+        ("a", "voc21", "oracle"),
+        ("b", "voc21", "all"),
+        ("c", "pc60", "itm"),
+        ("d", "pc60", "all"),
+    ]
+    matrix = read_matrix([make(name, key, proposals=kind) for name, key, kind in runs])
+    rows = {row.settings: [cell.folder.name for cell in row.cells.values()] for row in matrix.rows}
+    assert rows == {"proposals oracle": ["a"], "proposals all": ["b", "d"], "proposals itm": ["c"]}
+
+
+def test_published_numbers_are_of_all_photos_and_may_be_of_an_unknown_protocol(make):
+    matrix = read_matrix([make("a", "voc21", photos=10, expected_photos=1449)], published=True)
+    notes = dict(matrix.notes)
+    by_name = {row.title: row for row in matrix.rows}
+    said = {
+        name: [notes[mark] for mark in (*by_name[name].marks, *by_name[name].cells["voc21"].marks)]
+        for name in ("SCLIP, repository, ViT-B/16", "LaVG")
+    }
+    assert "all photos instead of 10 of 1449 photos" in said["SCLIP, repository, ViT-B/16"]
+    assert any("protocol not known" in text for text in said["LaVG"])
+
+
+def test_settings_that_are_not_the_methods_own_are_named(make):
+    settings = {
+        "residual": False, "vocabulary": "natural", "refine": {"kind": "pamr"},
+        "inference": {"short_side": 112}, "by_benchmark": {},
+    }  # fmt: skip
+    model = "openai/clip-vit-base-patch16"
+    scores = {"method": "sclip", "model": model, "benchmark": "voc21", "protocol": "standard"}
+    (line, *_) = published_beside(
+        {**scores, "proposals": "all", "photos": 1449, "settings": settings}
+    )
+    for text in ("residual false", "vocabulary natural", "refine pamr", "short_side 112"):
+        assert f"{text} and not the method's own" in line
+    folder = make("a", "voc21", settings=settings, method="sclip", model=model)
+    assert (
+        "residual false"
+        in read_matrix([folder, make("b", "voc21", method="clip")]).rows[0].settings
+    )

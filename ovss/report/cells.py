@@ -121,6 +121,17 @@ class Matrix:
 USUAL = "the usual"
 """Prompts that come with the benchmark or the method."""
 
+ALL_PHOTOS = "all photos"
+"""Of published numbers, which say no count."""
+
+UNKNOWN = "not known"
+
+OF_A_BENCHMARK = {
+    "photo set": ("photos",),
+    "class names": ("prompts", "protocol", "distractors"),
+}
+"""Conditions as digests, with those that change them and say it in words."""
+
 
 def with_notes(rows: Sequence[Row], keys: Sequence[str]) -> Matrix:
     """The table of rows, in which each cell that is unlike its column bears a mark.
@@ -157,10 +168,14 @@ def with_notes(rows: Sequence[Row], keys: Sequence[str]) -> Matrix:
 
 
 def _usual(cells: Sequence[Cell]) -> Mapping[str, str]:
-    """The conditions that most cells have; the first cell's where several are as common."""
+    """Each condition as most cells have it; as the first one has it where several are as common."""
     runs = [cell for cell in cells if cell.folder is not None] or cells
-    common = Counter(tuple(cell.conditions.items()) for cell in runs if cell.conditions)
-    return dict(common.most_common(1)[0][0]) if common else {}
+    names = dict.fromkeys(name for cell in runs for name in cell.conditions)
+    common = {
+        name: Counter(cell.conditions.get(name) for cell in runs).most_common(1)[0][0]
+        for name in names
+    }
+    return {name: value for name, value in common.items() if value is not None}
 
 
 def _difference(cell: Cell, column: Column) -> str:
@@ -170,6 +185,16 @@ def _difference(cell: Cell, column: Column) -> str:
     found = []
     for name in names:
         if own.get(name) == usual.get(name):
+            continue
+        if any(own.get(other) != usual.get(other) for other in OF_A_BENCHMARK.get(name, ())):
+            continue
+        if name in OF_A_BENCHMARK:
+            found.append(f"another {name}" if name == "photo set" else f"other {name}")
+            continue
+        if UNKNOWN in (own.get(name), usual.get(name)):
+            found.append(f"{name} {UNKNOWN}")
+            continue
+        if own.get(name) == ALL_PHOTOS and "of" not in usual.get(name, "").split():
             continue
         # Settings of another kind of proposals are others anyway.
         if name.startswith("proposals.") and own["proposals"] != usual.get("proposals"):

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ovss.report.apart import told_apart
 from ovss.report.bootstrap import bootstrap_interval
-from ovss.report.cells import USUAL, Cell, Matrix, Row, with_notes
+from ovss.report.cells import (
+    ALL_PHOTOS,
+    OF_A_BENCHMARK,
+    UNKNOWN,
+    USUAL,
+    Cell,
+    Matrix,
+    Row,
+    with_notes,
+)
+from ovss.report.departures import departures
 from ovss.report.formats import as_csv, as_json, as_latex, as_markdown, as_page
 from ovss.report.published import read_published
 from ovss.runs.fingerprint import flat
 from ovss.runs.layout import RunLayout
-from ovss.runs.photos import counts_of
+from ovss.runs.photos import counts_of, read_photos
 from ovss.runs.run import read_results, read_run
 from ovss.utils.files import write_atomically
 from ovss.utils.progress import Progress
@@ -97,12 +107,18 @@ def write_matrix(matrix: Matrix, output: Path, page: Path | None = None) -> list
 
 @dataclass(frozen=True)
 class _Result:
-    """A run on its way into a cell: what it is, and by what runs in one cell are told apart."""
+    """A run on its way into a cell.
+
+    Attributes:
+        own: settings that are not the method's own.
+        traits: by what runs in one cell are told apart.
+    """
 
     method: str
     model: str
     benchmark: str
     settings: Mapping[str, str]
+    own: Mapping[str, str]
     traits: Mapping[str, str]
     cell: Cell
 
@@ -117,6 +133,7 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
     for name in ("precision", "weights"):
         if name in fingerprint:
             settings[name] = str(fingerprint[name])
+    names = fingerprint.get("benchmark", {})
     conditions = {
         "protocol": scores["protocol"],
         "proposals": scores["proposals"],
@@ -124,10 +141,14 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
         "prompts": scores.get("prompts", USUAL),
         **({"distractors": str(len(scores["distractors"]))} if "distractors" in scores else {}),
         "photos": seen(scores),
+        "photo set": _digest([photo.id for photo in read_photos(layout)]),
+        "class names": _digest([names.get("classes"), names.get("prompts")]),
         "ovss": str(fingerprint.get("ovss", "unknown")),
     }
     part = scores["photos"] < scores.get("expected_photos", 0)
     traits = {**conditions, "photos": f"{scores['photos']}" if part else "all"}
+    for name in OF_A_BENCHMARK:
+        del traits[name]
     cell = Cell(
         scores["mIoU"],
         percent(scores["mIoU"]),
@@ -135,7 +156,14 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
         _interval(folder, scores, *draws) if draws else None,
         folder,
     )
-    return _Result(scores["method"], scores["model"], scores["benchmark"], settings, traits, cell)
+    method = scores["method"]
+    own = departures(method, scores["settings"])
+    return _Result(method, scores["model"], scores["benchmark"], settings, own, traits, cell)
+
+
+def _digest(names: Any) -> str:
+    """What tells lists of names apart."""
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:6]
 
 
 def _interval(
@@ -159,54 +187,51 @@ def _rows(results: Sequence[_Result]) -> list[Row]:
         rows = alike.setdefault((result.method, result.model), {})
         rows.setdefault(json.dumps(result.settings, sort_keys=True), []).append(result)
     parts = [
-        part for rows in alike.values() for same in rows.values() for part in _one_a_cell(same, {})
+        part for rows in alike.values() for same in rows.values() for part in _one_a_cell(same)
     ]
     methods, models = (
         [getattr(part[0], name) for part, _ in parts] for name in ("method", "model")
     )
     apart = told_apart(methods, models, [{**part[0].settings, **own} for part, own in parts])
     return [
-        Row(part[0].method, part[0].model, {each.benchmark: each.cell for each in part}, own)
+        Row(
+            part[0].method,
+            part[0].model,
+            {each.benchmark: each.cell for each in part},
+            {**own, **{name: value for name, value in part[0].own.items() if name not in own}},
+        )
         for (part, _), own in zip(parts, apart, strict=True)
     ]
 
 
-def _one_a_cell(
-    results: list[_Result], own: Mapping[str, str]
-) -> Iterator[tuple[list[_Result], dict[str, str]]]:
+def _one_a_cell(results: Sequence[_Result]) -> list[tuple[list[_Result], dict[str, str]]]:
     """Runs of the same settings, dealt to rows with one of each benchmark.
 
-    Args:
-        results: the runs.
-        own: by what they have been told from others.
-
-    Yields:
-        The runs of a row, and by what they are told from other rows.
+    Returns:
+        The runs of each row, and by what they are told from the other rows.
     """
-    count = Counter(result.benchmark for result in results)
-    crowded = [result for result in results if count[result.benchmark] > 1]
-    if not crowded:
-        yield results, dict(own)
-        return
-    for name in dict.fromkeys(name for result in crowded for name in result.traits):
-        values = {(each.benchmark, each.traits.get(name)) for each in crowded}
-        if len(values) > len({key for key, _ in values}):
-            break
-    else:  # the same in everything: by their folders
-        name = "run"
-    parts: dict[str, list[_Result]] = {}
-    for each in crowded:
-        taken = sum(each.benchmark == other.benchmark for part in parts.values() for other in part)
-        parts.setdefault(str(taken) if name == "run" else each.traits.get(name, "none"), []).append(
-            each
-        )
-    # A run that is the only one of its benchmark stays with those that it is like.
+    if len({each.benchmark for each in results}) == len(results):
+        return [(list(results), {})]
+    rows: list[list[_Result]] = []
     for each in results:
-        if each not in crowded:
-            parts.get(each.traits.get(name, "none"), next(iter(parts.values()))).append(each)
-    for value, part in parts.items():
-        told = str(part[0].cell.folder) if name == "run" else value
-        yield from _one_a_cell(part, {**own, name: told})
+        free = [
+            row
+            for row in rows
+            if row[0].traits == each.traits and all(o.benchmark != each.benchmark for o in row)
+        ]
+        if free:
+            free[0].append(each)
+        else:
+            rows.append([each])
+    names = dict.fromkeys(name for row in rows for name in row[0].traits)
+    differing = [n for n in names if len({row[0].traits.get(n) for row in rows}) > 1]
+    told = [{name: row[0].traits.get(name, "none") for name in differing} for row in rows]
+    folders = [{"run": ", ".join(str(each.cell.folder) for each in row)} for row in rows]
+    # The same in everything: by their folders.
+    return [
+        (row, own | (folder if told.count(own) > 1 else {}))
+        for row, own, folder in zip(rows, told, folders, strict=True)
+    ]
 
 
 def _published_rows(keys: Sequence[str]) -> list[Row]:
@@ -214,8 +239,9 @@ def _published_rows(keys: Sequence[str]) -> list[Row]:
     rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for each in read_published():
         if not keys or each.benchmark in keys:
-            cell = Cell(
-                each.mIoU, each.written, each.conditions, origin=f"published: {each.origin}"
-            )
+            known = {name: getattr(each, name) or UNKNOWN for name in ("protocol", "proposals")}
+            conditions = {**known, "prompts": USUAL, "photos": ALL_PHOTOS}
+            origin = f"published: {each.origin}"
+            cell = Cell(each.mIoU, each.written, conditions, origin=origin)
             rows.setdefault((each.method, each.backbone), {})[each.benchmark] = cell
     return [Row(method, backbone, cells) for (method, backbone), cells in rows.items()]

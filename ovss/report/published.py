@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ovss.report.departures import departures
 from ovss.utils.text import seen
 
 _FILE = Path(__file__).parents[2] / "datamodules" / "data" / "published.csv"
@@ -65,7 +66,7 @@ class Published:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """What is known of what it is only comparable with."""
+        """What is known of what it is only comparable with; published numbers are of all photos."""
         known = {"protocol": self.protocol, "proposals": self.proposals}
         return {name: value for name, value in known.items() if value}
 
@@ -117,6 +118,13 @@ def _differences(each: Published, scores: Mapping[str, Any]) -> list[str]:
         for name, mine, theirs in pairs
         if mine != theirs
     ]
+    own = departures(scores["method"], scores["settings"])
+    found += [
+        f"{name} {value} and not the method's own"
+        for name, value in own.items()
+        if name not in each.settings
+    ]
+    found += [f"{name} not known" for name in ("protocol", "proposals") if not getattr(each, name)]
     if "prompts" in scores:
         found.append(f"prompts {scores['prompts']}")
     if scores["photos"] < scores.get("expected_photos", 0):

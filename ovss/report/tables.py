@@ -30,7 +30,6 @@ def conditions_line(data: dict[str, Any], names: bool = True) -> str:
         + (f"prompts {data['prompts']} | " if names and "prompts" in data else "")
         + (f"{counted(len(distractors), 'distractor')} | " if distractors else "")
         + seen(data)
-        + (f", {data['skipped']['count']} unreadable ones skipped" if "skipped" in data else "")
     )
 
 

@@ -67,14 +67,16 @@ def percent(value: float | None) -> str:
 
 
 def seen(data: Mapping[str, Any]) -> str:
-    """How many photos were scored, and of how many where some are missing.
+    """How many photos were scored, of how many where some are missing, and why those.
 
     Example:
         >>> seen({"photos": 3, "expected_photos": 1449}), seen({"photos": 1449})
         ('3 of 1449 photos', '1449 photos')
     """
     photos, expected = data["photos"], data.get("expected_photos", data["photos"])
-    return counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
+    found = counted(photos, "photo") if photos >= expected else f"{photos} of {expected} photos"
+    skipped = data["skipped"]["count"] if "skipped" in data else 0
+    return found + (f", {skipped} unreadable ones skipped" if skipped else "")
 
 
 def no_formula(text: str) -> str:
