@@ -160,7 +160,7 @@ BAD = {
     "a name that leads elsewhere": ({"runs": [{"name": "../x"}]}, "but got '../x'"),
     "a name that is taken": (
         {"runs": [{"name": "proposals"}]},
-        "Expected another name than proposals",
+        "another name than proposals",
     ),
     "an unknown key": ({"runs": [{"name": "a", "config": "demo"}]}, "runs: a, but got 'config'"),
     "one name twice": ({"runs": ["demo", {"name": "Demo"}]}, "but got Demo, demo more than once"),
@@ -215,12 +215,11 @@ def test_mistakes_in_the_command_line(extra, said, write, capsys, pretended):
 def test_options_of_runs_on_the_command_line(write, monkeypatch):
     file = write(configs=["demo"], runs=["demo"], options={"seed_everything": 3})
     rest = ["--model.layer", "-1", "--seed_everything", "4", "--config", "model/demo_clip"]
-    options, own = suite._parsed(
-        ["suite", *rest, "--model", "naclip", "--model.template", "--a {}"]
-    )
-    (run,) = read_suite(file, rest=own).runs
+    rest += ["--model", "naclip", "--model.template", "--a {}"]
+    assert suite._parsed(["demo", *rest])[1] == rest
+    (run,) = read_suite(file, rest=rest).runs
     assert "--seed_everything=3" in run.arguments
-    assert run.arguments[-10:] == [*rest, "--model", "naclip", "--model.template", "--a {}"]
+    assert run.arguments[-10:] == rest
 
 
 def test_the_suite_stands_first(write, capsys, pretended):
@@ -243,18 +242,27 @@ def test_what_stands_later_wins_within_a_section_too(write):
     def dropout(rounds):
         return {"model.dropout": {"rounds": rounds, "patches": 6}}
 
-    refine = "model.labeller.refine"
     file = write(
         configs=["demo"],
-        options={**dropout(2), refine: "crf"},
-        methods=[{"name": "a", "options": {**dropout(5), refine: "pamr"}}],
-        benchmarks=[
-            {"name": "b", "options": {"model.dropout.rounds": 3, f"{refine}.iterations": 2}}
-        ],
+        options=dropout(2),
+        methods=[{"name": "a", "options": dropout(5)}],
+        benchmarks=[{"name": "b", "options": {"model.dropout.rounds": 3}}],
     )
-    model = ParsedCLI(read_suite(file).runs[0].arguments).as_plain()["model"]
-    assert (model["dropout"]["rounds"], model["dropout"]["patches"]) == (5, 6)
-    assert model["labeller"]["refine"] == "pamr"
+    own = ParsedCLI(read_suite(file).runs[0].arguments).as_plain()["model"]["dropout"]
+    assert (own["rounds"], own["patches"]) == (5, 6)
+
+
+def test_the_text_of_a_configuration_may_be_long(write):
+    text = "{model: {dropout: {rounds: 2}}}" + " " * 300
+    texts = [text, "model.dropout.rounds: 3" + " " * 300]
+    (run,) = read_suite(write(configs=["demo", *texts], runs=[{"name": "a"}])).runs
+    assert run.arguments[2:4] == [f"--config={each}" for each in texts]
+
+
+def test_photos_of_segment_have_no_name(capsys):
+    code, printed = ended(["segment", "--photos", "x.png"], capsys)
+    assert code == 2
+    assert "Expected photos without a name before them, but got --photos" in printed
 
 
 def test_data_that_is_missing_is_said_before_the_first_run(write, tmp_path, capsys, pretended):
@@ -412,9 +420,8 @@ def test_the_clusters_script_does_one_line_of_the_list(task, code, tmp_path):
         return
     job = ["--trainer.num_nodes", "2", "--trainer.devices", "4", "--trainer.strategy", "ddp"]
     # The run's own options stand last, where they win.
-    assert (
-        called[1:14] == ["python", "-m", "ovss", "test", *job, "--config=two words", "--x=y"][:13]
-    )
+    start = ["python", "-m", "ovss", "test", *job, "--config=two words", "--x=y"]
+    assert called[1:13] == start
     assert ("scontrol requeue 33_2" in called) == (code == REQUEUE)
 
 
@@ -538,7 +545,8 @@ def test_what_else_is_asked_for_is_left_to_the_run(
     main(["suite", file])
     assert len(runs_in_process) == 3
     begun = []
-    monkeypatch.setattr(runner, "start", lambda arguments: begun.append(arguments) or 0)
+    scores = tmp_path / "runs" / "one" / "scores.json"
+    monkeypatch.setattr(runner, "start", lambda args: begun.append(args) or scores.touch() or 0)
     for option in (
         "--data.init_args.limit=3",
         "--trainer.callbacks=ovss.callbacks.CocoWriter",
@@ -546,3 +554,16 @@ def test_what_else_is_asked_for_is_left_to_the_run(
     ):
         main(["suite", file, option])
         assert option in begun.pop()
+    # Its own data, which is not in this folder: a relative root is another one here.
+    from ovss.cli.finished import finished
+    from ovss.runs.layout import RunLayout
+
+    layout = RunLayout(tmp_path / "runs" / "one")
+    root = Path(small["options"]["data.init_args.root"])
+    config = yaml.safe_load(layout.config.read_text())
+    config["data"]["init_args"]["root"] = root.name
+    layout.config.write_text(yaml.safe_dump(config))
+    layout.scores.touch()
+    assert finished(layout, config) is None
+    monkeypatch.chdir(root.parent)
+    assert finished(layout, config)

@@ -82,9 +82,9 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="a run folder for each run, and the table (default: the file's `output`)",
     )
     options, rest = parser.parse_known_args(args)
-    before = args[args.index(options.suite) - 1]
-    if before in rest and "=" not in before:
-        parser.error(f"Expected SUITE first, but got {before} before {options.suite}")
+    before = args[: args.index(options.suite)]
+    if before and before[-1] in rest and "=" not in before[-1]:
+        parser.error(f"Expected SUITE first, but got {before[-1]} before {options.suite}")
     runner.only_options(parser, rest)
     return options, rest
 
