@@ -222,7 +222,8 @@ def test_weights_that_can_be_downloaded_are_no_obstacle(options, capsys, pretend
 def test_without_options_the_settings_are_the_papers(tmp_path):
     from ovss.cli.released import ParsedCLI, plan
 
-    options, rest = reproduce._parsed([f"--root={tmp_path}"])
+    options, rest = reproduce._parsed([f"--root={tmp_path}", "--output=~/zz"])
+    assert options.output == Path.home() / "zz"
     assert options.benchmarks == ["voc21", "pc60", "coco_object81", "coco_stuff171", "ade150"]
     for key in options.benchmarks:
         each = plan(key, options, rest)
@@ -241,6 +242,7 @@ def test_without_options_the_settings_are_the_papers(tmp_path):
     [
         (["--benchmarks", "voc20"], "invalid choice: 'voc20'"),
         (["--trainer.default_root_dir=x"], "Expected `--output`"),
+        (["--trainer.default-root-dir", "x"], "Expected `--output`"),
         (["--devices=2"], "--devices"),
         (["voc21"], "voc21"),
         (["--trainer.devises=2"], "trainer.devises"),

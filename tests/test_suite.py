@@ -127,7 +127,7 @@ def test_runs_and_products_as_commands(write, tmp_path):
         command("demo_clip", "--config=model/demo_clip", *shared),
         command("few-val", *shared, val, "--model.on_error=skip", "--model.dropout.rounds=1"),
         command("few-dev", *shared, dev, "--model.dropout.rounds=1"),
-        command("clip-val", own, *shared, val, "--model.on_error=stop"),
+        command("clip-val", own, *shared, val, "--model.on_error=skip", "--model.on_error=stop"),
         command("clip-dev", own, *shared, dev, "--model.on_error=stop"),
     ]
     assert [run.title for run in found.runs][:2] == ["demo_clip", "few on val"]
@@ -135,7 +135,7 @@ def test_runs_and_products_as_commands(write, tmp_path):
 
 
 def test_without_an_output_the_folder_is_the_files(write):
-    assert read_suite(write(output=None, runs=["demo"])).output == Path("runs/own")
+    assert read_suite(write(output=None, runs=["demo"])).output == Path("runs/suite_own")
 
 
 def test_list_prints_a_command_a_line_and_runs_nothing(write, capsys, pretended):
@@ -158,7 +158,10 @@ BAD = {
     "no name": ({"runs": [{"configs": ["demo"]}]}, "a mapping with `name`"),
     "a number": ({"runs": [59]}, "but got 59"),
     "a name that leads elsewhere": ({"runs": [{"name": "../x"}]}, "but got '../x'"),
-    "a name that is taken": ({"runs": [{"name": "proposals"}]}, "holds what runs share"),
+    "a name that is taken": (
+        {"runs": [{"name": "proposals"}]},
+        "another name than proposals",
+    ),
     "an unknown key": ({"runs": [{"name": "a", "config": "demo"}]}, "runs: a, but got 'config'"),
     "one name twice": ({"runs": ["demo", {"name": "Demo"}]}, "but got Demo, demo more than once"),
     "configs of a word": ({"runs": [{"name": "a", "configs": "demo"}]}, "to be a list"),
@@ -166,7 +169,19 @@ BAD = {
     "a section": ({"runs": [{"name": "a", "options": {"model": {}}}]}, "such as `model.layer`"),
     "a folder": ({"options": {"trainer.default_root_dir": "x"}}, "`output` says where"),
     "no such config": ({"runs": ["demo", "nowhere"]}, "nowhere of "),
-    "a suite for a config": ({"runs": ["suite/clip"]}, "Expected a configuration at suite/clip"),
+    "a suite for a config": ({"runs": ["suite/clip"]}, "got a suite of several runs"),
+    "a table's name": ({"runs": [{"name": "Table.md"}]}, "Expected another name than Table.md"),
+    "an output that is a list": ({"output": ["a"], "runs": ["demo"]}, "`output` of "),
+    "a folder with dashes": ({"options": {"trainer.default-root-dir": "x"}}, "`output` says where"),
+    "a whole section": ({"options": {"model": "naclip"}}, "such as `model.layer`"),
+    "a line break": (
+        {"runs": [{"name": "a", "configs": ["demo"], "options": {"model.template": "a\nb {}"}}]},
+        "without line breaks for a of ",
+    ),
+    "a method with data": (
+        {"methods": ["demo"], "benchmarks": ["voc21", "pc60"]},
+        "Expected the method demo of ",
+    ),
 }
 
 
@@ -184,6 +199,8 @@ def test_mistakes_in_a_file(mistake, write, tmp_path, capsys, pretended):
     ("extra", "said"),
     [
         (["--trainer.default_root_dir=x"], "Expected `--output`"),
+        (["--trainer.default-root-dir", "x"], "Expected `--output`"),
+        (["--model.layer=1", "2"], "unrecognized argument: 2"),
         (["--devices=2"], "--devices"),
         (["demo"], "demo"),
     ],
@@ -195,7 +212,91 @@ def test_mistakes_in_the_command_line(extra, said, write, capsys, pretended):
     assert not pretended[1]
 
 
+def test_options_of_runs_on_the_command_line(write, monkeypatch):
+    file = write(configs=["demo"], runs=["demo"], options={"seed_everything": 3})
+    rest = ["--model.layer", "-1", "--seed_everything", "4", "--config", "model/demo_clip"]
+    rest += ["--model", "naclip", "--model.template", "a {}"]
+    assert suite._parsed(["demo", *rest])[1] == rest
+    (run,) = read_suite(file, rest=rest).runs
+    assert "--seed_everything=3" in run.arguments
+    assert run.arguments[-10:] == rest
+
+
+def test_the_suite_stands_first(write, capsys, pretended):
+    code, printed = ended(["suite", "--data.init_args.limit", "4", write(runs=["demo"])], capsys)
+    assert code == 2
+    assert "Expected SUITE first, but got --data.init_args.limit before 4" in printed
+    main(["suite", "--data.init_args.limit=4", write(configs=["demo"], runs=["demo"])])
+    assert pretended[1] == ["demo"]
+
+
+def test_a_folder_at_home(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_suite(write(output="~/zz", runs=["demo"])).output == tmp_path / "zz"
+    assert suite._parsed(["demo", "--output=~/zz"])[0].output == tmp_path / "zz"
+
+
+def test_what_stands_later_wins_within_a_section_too(write):
+    from ovss.cli.parsed import ParsedCLI
+
+    def dropout(rounds):
+        return {"model.dropout": {"rounds": rounds, "patches": 6}}
+
+    file = write(
+        configs=["demo"],
+        options=dropout(2),
+        methods=[{"name": "a", "options": dropout(5)}],
+        benchmarks=[{"name": "b", "options": {"model.dropout.rounds": 3}}],
+    )
+    own = ParsedCLI(read_suite(file).runs[0].arguments).as_plain()["model"]["dropout"]
+    assert (own["rounds"], own["patches"]) == (5, 6)
+
+
+def test_the_text_of_a_configuration_may_be_long(write):
+    text = "{model: {dropout: {rounds: 2}}}" + " " * 300
+    texts = [text, "model.dropout.rounds: 3" + " " * 300]
+    (run,) = read_suite(write(configs=["demo", *texts], runs=[{"name": "a"}])).runs
+    assert run.arguments[2:4] == [f"--config={each}" for each in texts]
+
+
+def test_photos_of_segment_have_no_name(capsys):
+    code, printed = ended(["segment", "--photos", "x.png"], capsys)
+    assert code == 2
+    assert "Expected photos without a name before them, but got --photos" in printed
+
+
+def test_data_that_is_missing_is_said_before_the_first_run(write, tmp_path, capsys, pretended):
+    root = {"data.init_args.root": str(tmp_path)}
+    file = write(
+        options=root,
+        runs=[{"name": "drawn", "configs": ["demo"]}],
+        methods=["clip", "naclip"],
+        benchmarks=["voc21"],
+    )
+    code, printed = ended(["suite", file], capsys)
+    assert code == 1
+    assert "Expected the data of 3 runs, but those of 2 are not all here; nothing" in printed
+    said = "- clip on voc21, naclip on voc21: data: Expected Pascal VOC 2012 (21 classes) under"
+    assert said in printed
+    assert not pretended[1]
+
+
+def test_a_table_that_fails_hides_no_run(write, capsys, pretended, monkeypatch):
+    def fail(folders, output):
+        raise OSError("no space")
+
+    monkeypatch.setattr(suite, "show_table", fail)
+    pretended[0]["a"] = 1
+    code, printed = ended(
+        ["suite", write(configs=["demo"], runs=[{"name": n} for n in "ab"])], capsys
+    )
+    assert code == 1
+    assert "but 2 failed:\n  a: exit code 1\n" in printed
+    assert "  the table: no space\n" in printed
+
+
 def test_a_file_that_cannot_be_read(tmp_path, capsys):
+    assert "Expected a suite at ., but got" in ended(["suite", ""], capsys)[1]
     code, printed = ended(["suite", str(tmp_path / "x.yaml")], capsys)
     assert code == 2
     assert "shipped are suite/clip, suite/demo" in printed
@@ -284,14 +385,15 @@ def test_a_suite_can_be_copied(tmp_path, capsys):
     ]
 
 
-@pytest.mark.parametrize(("task", "code"), [("2", 0), ("2", REQUEUE), ("7", 2)])
+@pytest.mark.parametrize(("task", "code"), [("2", 0), ("2", REQUEUE), ("3", 2), ("7", 2)])
 def test_the_clusters_script_does_one_line_of_the_list(task, code, tmp_path):
     """With other programs in place of srun and scontrol, and of Python but for the list."""
     programs = {
         "srun": f'#!/bin/sh\nprintf "%s\\n" "$@"\nexit {code}\n',
         "scontrol": '#!/bin/sh\necho scontrol "$@"\n',
         "python": "#!/bin/sh\n[ $4 = a-file ] || exit 9\n"
-        'echo "ovss test --config=one"; echo "ovss test \'--config=two words\' --x=y"\n',
+        'echo "ovss test --config=one"; echo "ovss test \'--config=two words\' --x=y"\n'
+        'echo "ovss test --x=\'y"\n',
     }
     for name, content in programs.items():
         (tmp_path / name).write_text(content)
@@ -309,20 +411,17 @@ def test_the_clusters_script_does_one_line_of_the_list(task, code, tmp_path):
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     called = done.stdout.splitlines()
+    if task == "3":  # a quotation that does not end
+        assert not called
+        return
     if task == "7":
         assert "the suite has no run 7" in done.stderr
         assert not called
         return
-    at = called.index("ovss")
-    assert called[at - 2 : at + 4] == [
-        "python",
-        "-m",
-        "ovss",
-        "test",
-        "--config=two words",
-        "--x=y",
-    ]
-    assert called[at + 4 : at + 6] == ["--trainer.num_nodes", "2"]
+    job = ["--trainer.num_nodes", "2", "--trainer.devices", "4", "--trainer.strategy", "ddp"]
+    # The run's own options stand last, where they win.
+    start = ["python", "-m", "ovss", "test", *job, "--config=two words", "--x=y"]
+    assert called[1:13] == start
     assert ("scontrol requeue 33_2" in called) == (code == REQUEUE)
 
 
@@ -339,7 +438,7 @@ def test_a_run_that_fails_does_not_stop_the_others(write, tmp_path, capsys, pret
     runs = tmp_path / "runs"
     for line in (
         f"[1/4] a ({runs / 'a'})\n[1/4] a failed: exit code 1\n[2/4] b ({runs / 'b'})\n",
-        "Expected all 4 runs to be finished, but 2 failed:\n  a: exit code 1\n    python train_fr",
+        "Expected 4 runs and their table, but 2 failed:\n  a: exit code 1\n    python train_fr",
         "  c: was killed (SIGKILL)\n",
         f"test --config=demo --trainer.default_root_dir={runs / 'c'}\n",
     ):
@@ -350,11 +449,14 @@ def test_a_run_that_fails_does_not_stop_the_others(write, tmp_path, capsys, pret
     assert tables[1] == ([runs / name for name in "abcd"], runs)
 
 
-def test_a_run_without_scores_has_failed(write, capsys, monkeypatch, tables):
+def test_a_run_without_scores_of_its_own_has_failed(write, tmp_path, capsys, monkeypatch, tables):
     monkeypatch.setattr(runner, "start", lambda arguments: 0)
+    old = tmp_path / "runs" / "demo" / "scores.json"  # of another run, and read as its own
+    old.parent.mkdir(parents=True)
+    old.write_text('{"mIoU": 0.5}')
     code, printed = ended(["suite", write(runs=["demo"])], capsys)
     assert code == 1
-    assert "demo: no scores can be read" in printed
+    assert "demo: it wrote no scores into " in printed
     assert not tables
 
 
@@ -443,7 +545,8 @@ def test_what_else_is_asked_for_is_left_to_the_run(
     main(["suite", file])
     assert len(runs_in_process) == 3
     begun = []
-    monkeypatch.setattr(runner, "start", lambda arguments: begun.append(arguments) or 0)
+    scores = tmp_path / "runs" / "one" / "scores.json"
+    monkeypatch.setattr(runner, "start", lambda args: begun.append(args) or scores.touch() or 0)
     for option in (
         "--data.init_args.limit=3",
         "--trainer.callbacks=ovss.callbacks.CocoWriter",
@@ -451,3 +554,16 @@ def test_what_else_is_asked_for_is_left_to_the_run(
     ):
         main(["suite", file, option])
         assert option in begun.pop()
+    # Its own data, which is not in this folder: a relative root is another one here.
+    from ovss.cli.finished import finished
+    from ovss.runs.layout import RunLayout
+
+    layout = RunLayout(tmp_path / "runs" / "one")
+    root = Path(small["options"]["data.init_args.root"])
+    config = yaml.safe_load(layout.config.read_text())
+    config["data"]["init_args"]["root"] = root.name
+    layout.config.write_text(yaml.safe_dump(config))
+    layout.scores.touch()
+    assert finished(layout, config) is None
+    monkeypatch.chdir(root.parent)
+    assert finished(layout, config)

@@ -24,11 +24,11 @@ if [ -z "$command" ]; then
   echo "Expected a run for each number of the array, but the suite has no run $number." >&2
   exit 2
 fi
-# The line is quoted for a shell; what follows the program's name is ours.
-eval "set -- ${command#ovss }"
-srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m ovss "$@" \
+# The line is quoted for a shell. Its own options stand last: they win over the job's.
+eval "set -- ${command#ovss test }" || exit 2
+srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m ovss test \
   --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" \
-  --trainer.strategy ddp
+  --trainer.strategy ddp "$@"
 code=$?
 if [ "$code" -eq 75 ]; then
   echo "Stopped by a signal: the job goes back to the queue and will take up what is missing."

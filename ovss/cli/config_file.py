@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import yaml
 from yaml.error import MarkedYAMLError
 
 from ovss.utils.errors import ConfigurationError
-from ovss.utils.shipped import find_config, shipped_models
+from ovss.utils.shipped import find_config, find_suite, shipped_models
 from ovss.utils.text import PROGRAM
 
 MOST_VALUES = 100_000
@@ -76,8 +77,7 @@ def read_config(config: str) -> dict[str, Any]:
         ConfigurationError: no such file, or not YAML with sections in it.
     """
     try:
-        own = config.lstrip()[:1] == "{" or (": " in config and not Path(config).is_file())
-        content = load_yaml(config if own else find_config(config).read_text(encoding="utf-8"))
+        content = load_yaml(config if is_text(config) else _find(config).read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"Expected a configuration at {config}, but got no file that can be read "
@@ -90,6 +90,11 @@ def read_config(config: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"Expected {config} to have sections such as `model:` and `data:`, but got {got}."
         )
+    if not content.keys().isdisjoint(("runs", "methods")):
+        raise ConfigurationError(
+            f"Expected a configuration at {config}, but got a suite of several runs; `{PROGRAM} "
+            f"suite {config}` does them."
+        )
     content = nested(content)
     # The command line has an option for each argument of the model's class (`--model.layer`), so
     # they stand beside `class_path` in its parser; a file may have them in `init_args`, too, as
@@ -98,6 +103,24 @@ def read_config(config: str) -> dict[str, Any]:
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
         model |= model.pop("init_args")
     return content
+
+
+def is_text(config: str) -> bool:
+    """Whether it is a configuration itself, and no file's name.
+
+    Example:
+        >>> [is_text(config) for config in ("model.layer: 3", "{}", "voc21")]
+        [True, True, False]
+    """
+    if config.lstrip()[:1] == "{":
+        return True
+    # `Path.is_file` fails with what is too long for a name.
+    return ": " in config and not os.path.isfile(config)  # noqa: PTH113
+
+
+def _find(config: str) -> Path:
+    path = find_config(config)
+    return path if path.is_file() else find_suite(config)  # of which more can be said
 
 
 def read_model(name: str) -> dict[str, Any]:
@@ -194,7 +217,7 @@ def options_of(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The options of a command line with their values."""
     for arg, following in itertools.pairwise([*args, ""]):
         name, equals, value = arg.partition("=")
-        if name.startswith("--"):
+        if name.startswith("--") and " " not in name:  # else it is a value, as argparse has it
             yield name[2:], value if equals else following
 
 

@@ -28,6 +28,8 @@ ASKED = (
 NO_EFFECT = ("data.init_args.batch_size", "data.init_args.num_workers")
 """Settings of these that do not."""
 
+ROOT = "data.init_args.root"
+
 
 def finished(
     layout: RunLayout, config: dict[str, Any], settled: Collection[str] = ()
@@ -56,6 +58,7 @@ def finished(
             # Of a later start that did not come to its end there is the configuration alone.
             and layout.config.stat().st_mtime <= layout.scores.stat().st_mtime
             and not _newer(_files(now, config), layout.scores)
+            and (ROOT in settled or _is_here(find_setting(config, ROOT)))
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None
@@ -74,13 +77,19 @@ def _asked(config: dict[str, Any], settled: Collection[str]) -> dict[str, Any]:
 
 def _files(settings: Mapping[str, Any], config: dict[str, Any]) -> Iterator[Path]:
     """The files, and the folders' files, that settings name: weights, answers, classes."""
-    root = Path(str(find_setting(config, "data.init_args.root") or ""))
+    root = Path(str(find_setting(config, ROOT) or ""))
     for name, value in settings.items():
         # Other data may have come into the data's own folder.
-        if not isinstance(value, str) or not value or name == "data.init_args.root":
+        if not isinstance(value, str) or not value or name == ROOT:
             continue
         for path in (Path(value).expanduser(), root / value):
             yield from path.iterdir() if path.is_dir() else [path] if path.is_file() else []
+
+
+def _is_here(root: Any) -> bool:
+    """Whether a root can be that of a run: a relative one is another in another folder."""
+    path = Path(str(root or ""))
+    return path.is_absolute() or path.is_dir()
 
 
 def _newer(files: Iterator[Path], scores: Path) -> bool:

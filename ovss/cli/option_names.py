@@ -101,9 +101,14 @@ def check_options(command: str, configs: Sequence[Config], args: Sequence[str]) 
     for config in configs:
         shell = find_setting(config.content, "model.class_path") or shell
     known = known_names(command, str(shell))
+    names = [name.replace("-", "_") for name, _ in options_of(args) if name]
+    if command == "segment" and "photos" in names:
+        raise ConfigurationError(
+            "Expected photos without a name before them, but got --photos; give them first: "
+            f"`{PROGRAM} segment x.png --classes ...`."
+        )
     if known is None:
         return
-    names = [name.replace("-", "_") for name, _ in options_of(args) if name]
     # Of a class path, such as `--data.help`, or the parser's own.
     own = {each for each in names if each.endswith(".help") or each in ("help", "print_config")}
     problem = wrong_names(command, known, configs, [each for each in names if each not in own])

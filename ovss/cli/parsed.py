@@ -26,6 +26,15 @@ class ParsedCLI(EvaluationCLI):
         """The data module."""
         return self._make_data(self._get(self.config, "data"))
 
+    def missing_data(self) -> list[str]:
+        """What its data lacks, with the remedy; empty where it is there, or nobody can say."""
+        try:
+            if check := getattr(self.data(), "check", None):
+                check()
+        except (OSError, ValueError) as error:
+            return [f"data: {error}"]
+        return []
+
     def as_plain(self) -> dict[str, Any]:
         """The configuration as `config.yaml` has it."""
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)

@@ -93,29 +93,6 @@ def plan(key: str, options: argparse.Namespace, rest: Sequence[str]) -> Plan:
     return Plan(key, layout, arguments, None, problems, note)
 
 
-def missing(plans: Sequence[Plan]) -> None:
-    """Say what is missing, before anything that takes long.
-
-    Raises:
-        ValueError: something is.
-    """
-    lacking = {each.key: each.problems for each in plans if each.problems}
-    if not lacking:
-        return
-    # What several benchmarks lack is said once.
-    named: dict[str, list[str]] = {}
-    for key, problems in lacking.items():
-        for problem in problems:
-            named.setdefault(problem, []).append(key)
-    listed = "\n".join(f"- {', '.join(keys)}: {problem}" for problem, keys in named.items())
-    complete = [each.key for each in plans if each.key not in lacking]
-    advice = f"\nComplete are: --benchmarks {' '.join(complete)}" if complete else ""
-    raise ValueError(
-        f"Expected data, answers and weights of {len(plans)} benchmarks, but those of "
-        f"{len(lacking)} are not all here; nothing was run.\n{listed}{advice}"
-    )
-
-
 def _answers(folder: Path, name: str) -> Path:
     """The file of a benchmark's answers: as released, or under its short name."""
     released = folder / f"{name}_classification_noboundary.json"

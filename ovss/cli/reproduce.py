@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ovss.cli import runner
 from ovss.cli.paper import PAPER, Row, heading, line_of, write_table
-from ovss.runs.layout import RunLayout
-from ovss.utils.text import COMMAND, PROGRAM
+from ovss.utils.text import PROGRAM
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +27,22 @@ def main(args: Sequence[str]) -> None:
     """
     options, rest = _parsed(args)
     runner.refuse_launchers("reproduce")
-    from ovss.cli.released import Plan, missing, plan
+    from ovss.cli.released import Plan, plan
 
     plans: list[Plan] = [plan(key, options, rest) for key in options.benchmarks]
     for note in dict.fromkeys(each.note for each in plans if each.note):
         log.info("%s", note)
-    missing(plans)
+    runner.refuse_missing(
+        {each.key: each.problems for each in plans},
+        f"data, answers and weights of {len(plans)} benchmarks",
+        "--benchmarks",
+    )
     rows = {key: Row(key, None, "not asked for") for key in PAPER}
     rows |= {each.key: Row(each.key, None, "not run yet") for each in plans}
     sys.stdout.write(heading())
     for each in plans:
-        rows[each.key] = _reproduce(each.key, each.layout, each.arguments, each.finished)
+        scored = runner.scores_of(each.key, each.layout, each.arguments, each.finished)
+        rows[each.key] = Row(each.key, *scored)
         sys.stdout.write(line_of(rows[each.key]))
         sys.stdout.flush()
         write_table(options.output, list(rows.values()))
@@ -83,7 +85,7 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--root", metavar="DIR", help="where the data sets are (data)")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=runner.folder,
         default=Path("runs/reproduce"),
         metavar="DIR",
         help="a run folder for each benchmark, and the table (%(default)s)",
@@ -94,21 +96,3 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, rest = parser.parse_known_args(args)
     runner.only_options(parser, rest)
     return options, rest
-
-
-def _reproduce(
-    key: str, layout: RunLayout, arguments: Sequence[str], finished: dict[str, Any] | None
-) -> Row:
-    """Score a benchmark, unless that is done."""
-    if finished is not None:
-        log.info("%s is finished already (%s)", key, layout.folder)
-        return Row(key, finished)
-    from ovss.runs.scores import read_scores
-
-    log.info("%s: %s %s", key, COMMAND, shlex.join(arguments))
-    if problem := runner.run(arguments):
-        return Row(key, None, problem)
-    try:
-        return Row(key, read_scores(layout))
-    except (OSError, ValueError) as error:
-        return Row(key, None, f"no scores can be read ({error})")

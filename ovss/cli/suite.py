@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovss.cli import runner
-from ovss.cli.suite_file import SuiteRun, read_suite
+from ovss.cli.suite_file import Suite, SuiteRun, read_suite
 from ovss.utils.shipped import shipped_suites
 from ovss.utils.text import COMMAND, PROGRAM
 
@@ -26,7 +27,7 @@ def main(args: Sequence[str]) -> None:
 
     Raises:
         ConfigurationError: a mistake in the command line, the suite or a configuration.
-        ValueError: a run has failed.
+        ValueError: data is missing, or a run has failed.
     """
     options, rest = _parsed(args)
     suite = read_suite(options.suite, options.output, rest)
@@ -34,21 +35,24 @@ def main(args: Sequence[str]) -> None:
         sys.stdout.writelines(f"{_command(run)}\n" for run in suite.runs)
         return
     runner.refuse_launchers("suite")
-    configs = [_configuration(run, options.suite) for run in suite.runs]
-    done, failed = [], []
-    for number, (run, config) in enumerate(zip(suite.runs, configs, strict=True), 1):
-        place = f"[{number}/{len(suite.runs)}] {run.title}"
-        if problem := _do(run, config, place):
+    scored, failed = [], []
+    for number, (run, done) in enumerate(zip(suite.runs, _done(suite, options.suite), strict=True)):
+        place = f"[{number + 1}/{len(suite.runs)}] {run.title}"
+        _, problem = runner.scores_of(place, run.layout, run.arguments, done)
+        if problem:
             log.warning("%s failed: %s", place, problem)
             failed.append(f"{run.title}: {problem}\n    {_command(run)}")
         else:
-            done.append(run.layout.folder)
-    if done:
-        show_table(done, suite.output)
+            scored.append(run.layout.folder)
+    if scored:
+        try:
+            show_table(scored, suite.output)
+        except (OSError, ValueError) as error:
+            failed.append(f"the table: {error}")
     if failed:
         listed = "\n  ".join(failed)
         raise ValueError(
-            f"Expected all {len(suite.runs)} runs to be finished, but {len(failed)} failed:\n"
+            f"Expected {len(suite.runs)} runs and their table, but {len(failed)} failed:\n"
             f"  {listed}\nTheir errors are above. Start the same command again to do these alone."
         )
 
@@ -60,7 +64,7 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "on each of its benchmarks; then print and write the table of their scores. A run that "
         "fails does not stop the others. The same command again does what is missing.",
         epilog="Options of the runs, such as --trainer.devices 4 or --data.init_args.root /data, "
-        "are handed on to each.",
+        "stand after SUITE and are handed on to each.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -73,11 +77,14 @@ def _parsed(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=runner.folder,
         metavar="DIR",
         help="a run folder for each run, and the table (default: the file's `output`)",
     )
     options, rest = parser.parse_known_args(args)
+    before = args[: args.index(options.suite)]
+    if before and before[-1] in rest and "=" not in before[-1]:
+        parser.error(f"Expected SUITE first, but got {before[-1]} before {options.suite}")
     runner.only_options(parser, rest)
     return options, rest
 
@@ -86,33 +93,35 @@ def _command(run: SuiteRun) -> str:
     return f"{COMMAND} {shlex.join(run.arguments)}"
 
 
-def _configuration(run: SuiteRun, suite: str) -> dict[str, Any]:
-    """What a run asks for, as in `config.yaml`; said before the first run where it is wrong."""
+def _done(suite: Suite, name: str) -> list[dict[str, Any] | None]:
+    """The scores of each run that is finished; what is wrong with another is said now.
+
+    Raises:
+        ConfigurationError: a mistake in a configuration.
+        ValueError: data is missing.
+    """
+    from ovss.cli.finished import finished
     from ovss.cli.parsed import ParsedCLI
 
-    try:
-        return ParsedCLI(run.arguments).as_plain()
-    except (Exception, SystemExit):
-        log.error("The mistake is in %s of %s.", run.title, suite)
-        raise
-
-
-def _do(run: SuiteRun, config: dict[str, Any], place: str) -> str:
-    """Run it, unless it is finished; gives why it failed, in a few words."""
-    from ovss.cli.finished import finished
-    from ovss.runs.scores import read_scores
-
-    if finished(run.layout, config) is not None:
-        log.info("%s is finished already (%s)", place, run.layout.folder)
-        return ""
-    log.info("%s (%s)", place, run.layout.folder)
-    if problem := runner.run(run.arguments):
-        return problem
-    try:
-        read_scores(run.layout)
-    except (OSError, ValueError) as error:
-        return f"no scores can be read ({error})"
-    return ""
+    done: list[dict[str, Any] | None] = []
+    problems: dict[str, list[str]] = {}
+    looked: dict[str, list[str]] = {}  # runs share their data
+    for run in suite.runs:
+        try:
+            cli = ParsedCLI(run.arguments)
+            config = cli.as_plain()
+        except (Exception, SystemExit):
+            log.error("The mistake is in %s of %s.", run.title, name)
+            raise
+        done.append(finished(run.layout, config))
+        problems[run.title] = []
+        if done[-1] is None:
+            data = json.dumps(config["data"], sort_keys=True, default=str)
+            if data not in looked:
+                looked[data] = cli.missing_data()
+            problems[run.title] = looked[data]
+    runner.refuse_missing(problems, f"the data of {len(suite.runs)} runs")
+    return done
 
 
 def show_table(folders: Sequence[Path], output: Path) -> None:

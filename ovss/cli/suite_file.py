@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ovss.cli.config_file import load_yaml, take_configs
+from ovss.cli.config_file import is_text, load_yaml, read_config, take_configs
 from ovss.cli.option_names import check_options
-from ovss.cli.runner import FOLDER
+from ovss.cli.runner import FOLDER, folder, is_folder, is_option
 from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.shipped import find_suite, shipped_suites
@@ -23,6 +23,8 @@ PARTS = ("runs", "methods", "benchmarks")
 """Sections with a list."""
 SHARED = ("configs", "options")
 """What stands in a part, and at the top for all runs."""
+SECTIONS = ("config", "model", "data")
+"""Options of `test` that no part has: `configs` are for these."""
 
 
 class SuiteRun(NamedTuple):
@@ -73,7 +75,7 @@ def read_suite(name: str | Path, output: Path | None = None, rest: Sequence[str]
     file = find_suite(name)
     content = _load(file)
     _check_keys(content, ("output", *SHARED, *PARTS), f"{file}")
-    shared = _part({"name": "all", **{k: content[k] for k in SHARED if k in content}}, file, "")
+    shared = Part("", *_settings(content, f"{file}", file.parent))
     runs, methods, benchmarks = (
         [_part(e, file, k) for e in _list(content, k, file)] for k in PARTS
     )
@@ -100,8 +102,18 @@ def read_suite(name: str | Path, output: Path | None = None, rest: Sequence[str]
             f"Expected the runs of {file} to differ in their names, which are those of their "
             f"folders, but got {', '.join(twice)} more than once."
         )
-    folder = output or Path(str(content.get("output") or f"runs/{file.stem}"))
-    return Suite(folder, [_run(t, RunLayout(folder / n), p, rest, file) for t, n, p in asked])
+    own = content.get("output") or f"runs/suite_{file.stem}"
+    if not isinstance(own, str):
+        raise ConfigurationError(f"Expected `output` of {file} to be a folder, but got {own!r}.")
+    output = output or folder(own)
+    found = [_run(t, RunLayout(output / n), p, rest, file) for t, n, p in asked]
+    for method, config in ((m, c) for m in methods for c in m.configs):
+        if "data" in read_config(config):
+            raise ConfigurationError(
+                f"Expected the method {method.name} of {file} to leave `data` to the benchmarks, "
+                f"but {config} has some; take a configuration without, or list its runs in `runs`."
+            )
+    return Suite(output, found)
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -130,21 +142,27 @@ def _part(entry: Any, file: Path, key: str) -> Part:
     """An entry of a list: a mapping, or the name of a configuration alone."""
     if isinstance(entry, str):
         entry = {"name": Path(entry).stem, "configs": [entry]}
-    where = f"{file}" + (f", {key}" if key else "")
     if not isinstance(entry, dict) or "name" not in entry:
         raise ConfigurationError(
-            f"Expected a configuration's name or a mapping with `name` in {where}, but got "
+            f"Expected a configuration's name or a mapping with `name` in {file}, {key}, but got "
             f"{entry!r}."
         )
     name = entry["name"]
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
         raise ConfigurationError(
-            f"Expected a name that can be a folder's in {where}: letters, digits and . + - _ "
+            f"Expected a name that can be a folder's in {file}, {key}: letters, digits and . + - _ "
             f"after a letter, but got {name!r}."
         )
-    where += f": {name}" if key else ""
+    where = f"{file}, {key}: {name}"
     _check_keys(entry, ("name", *SHARED), where)
-    configs, options = entry.get("configs") or [], entry.get("options") or {}
+    return Part(name, *_settings(entry, where, file.parent))
+
+
+def _settings(
+    section: dict[str, Any], where: str, folder: Path
+) -> tuple[list[str], dict[str, Any]]:
+    """The configurations and options of a part, or of the whole file."""
+    configs, options = section.get("configs") or [], section.get("options") or {}
     if not isinstance(configs, list) or not all(isinstance(each, str) for each in configs):
         raise ConfigurationError(
             f"Expected `configs` in {where} to be a list of names or files, but got {configs!r}."
@@ -154,14 +172,14 @@ def _part(entry: Any, file: Path, key: str) -> Part:
             f"Expected `options` in {where} to be a mapping, but got {options!r}."
         )
     for option in options:
-        sections = ("trainer.", "data.", "model.")
-        if not str(option).startswith(sections) or str(option).startswith(FOLDER):
+        name = str(option)
+        if is_folder(name) or name in SECTIONS or not is_option(name):
             raise ConfigurationError(
                 f"Expected an option of `test` by its whole name, such as `model.layer`, in "
                 f"{where}, but got {option!r}"
-                + ("; `output` says where run folders go." if option == FOLDER else ".")
+                + ("; `output` says where run folders go." if is_folder(name) else ".")
             )
-    return Part(name, [_config(each, file.parent) for each in configs], options)
+    return [_config(each, folder) for each in configs], options
 
 
 def _check_keys(section: dict[str, Any], known: Sequence[str], where: str) -> None:
@@ -174,26 +192,31 @@ def _check_keys(section: dict[str, Any], known: Sequence[str], where: str) -> No
 def _config(name: str, folder: Path) -> str:
     """A configuration as `--config` takes it: beside the suite, or else as it is named."""
     own = folder / name
-    return str(own) if own.is_file() else name
+    return str(own) if not is_text(name) and own.is_file() else name
 
 
 def _run(
     title: str, layout: RunLayout, parts: Sequence[Part], rest: Sequence[str], file: Path
 ) -> SuiteRun:
-    if layout.folder in (layout.proposals, layout.text_features):
+    name = layout.folder.name.casefold()
+    if name in (layout.proposals.name, layout.text_features.name) or name.startswith("table."):
         raise ConfigurationError(
-            f"Expected another name than {title} in {file}: that folder holds what runs share."
+            f"Expected another name than {title} in {file}: what runs share, or their table, is "
+            "called so."
         )
-    options: dict[str, Any] = {}
-    for part in parts:
-        options |= part.options
+    # All options of each part in turn: a section that stands later replaces what is in it.
     arguments = [
         "test",
         *(f"--config={config}" for part in parts for config in part.configs),
-        *(f"--{name}={_as_typed(value)}" for name, value in options.items()),
+        *(f"--{name}={_as_typed(value)}" for part in parts for name, value in part.options.items()),
         f"--{FOLDER}={layout.folder}",
         *rest,
     ]
+    if broken := [each for each in arguments if "\n" in each]:
+        raise ConfigurationError(
+            f"Expected options without line breaks for {title} of {file}, as its command is one "
+            f"line of a list, but got {broken[0]!r}; give them in a file of `configs`."
+        )
     try:
         check_options("test", *take_configs(arguments[1:]))
     except ConfigurationError as error:

@@ -82,7 +82,7 @@ def find_suite(name: str | Path) -> Path:
 
 def _asked(path: Path) -> str:
     """The name of what is shipped that a path could mean; empty where it can be none."""
-    if path.suffix not in ("", ".yaml"):
+    if path.suffix not in ("", ".yaml") or not path.name:
         return ""
     return path.with_suffix("").as_posix().removeprefix("configs/").replace("-", "_")
 
