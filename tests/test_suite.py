@@ -214,8 +214,8 @@ def test_mistakes_in_the_command_line(extra, said, write, capsys, pretended):
 
 def test_options_of_runs_on_the_command_line(write, monkeypatch):
     file = write(configs=["demo"], runs=["demo"], options={"seed_everything": 3})
-    rest = ["--model.layer", "-1", "--seed_everything", "4", "--config", "model/demo_clip"]
-    rest += ["--model", "naclip", "--model.template", "a {}"]
+    rest = ["--model.sigma", "-1", "--seed_everything", "4", "--config", "model/demo_clip"]
+    rest += ["--model", "naclip", "--model.vocabulary", "--a {}"]
     assert suite._parsed(["demo", *rest])[1] == rest
     (run,) = read_suite(file, rest=rest).runs
     assert "--seed_everything=3" in run.arguments

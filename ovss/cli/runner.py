@@ -84,7 +84,7 @@ def only_options(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
             )
         if name == "-c" or (name.startswith("--") and is_option(name[2:])):
             value_follows = not equals
-        elif value_follows and not word.startswith("--"):  # it may be -1
+        elif value_follows and (" " in word or not word.startswith("--")):  # it may be -1
             value_follows = False
         else:
             parser.error(f"unrecognized argument: {word}")
