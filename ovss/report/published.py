@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ovss.report.departures import departures
 from ovss.utils.text import seen
 
 _FILE = Path(__file__).parents[2] / "datamodules" / "data" / "published.csv"
@@ -110,6 +109,8 @@ def published_beside(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(each: Published, scores: Mapping[str, Any]) -> list[str]:
+    from ovss.report.departures import departures  # which imports torch
+
     named = {"file": "answers"}
     pairs = [(name, scores[name], value) for name, value in each.conditions.items()]
     pairs += [(name, _value(scores, name), value) for name, value in each.settings.items()]
