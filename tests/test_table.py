@@ -25,6 +25,7 @@ from ovss.cli.main import main
 from ovss.report.apart import in_short
 from ovss.report.bootstrap import bootstrap_interval
 from ovss.report.cells import _letter
+from ovss.report.departures import departures
 from ovss.report.formats import as_csv, as_latex, as_markdown, as_page, print_matrix
 from ovss.report.matrix import read_matrix, write_matrix
 from ovss.report.page import TEMPLATES
@@ -373,6 +374,8 @@ def test_csv(two):
     assert last["voc21 conditions"].startswith("protocol standard, proposals oracle, ")
     assert "2 photos" in last["voc21 conditions"]
     assert last["coco_stuff171"] == ""
+    published = csv.DictReader(io.StringIO(as_csv(read_matrix([], published=True))))
+    assert next(published)["voc21"] == "18.8"  # as it was published
 
 
 def test_json(two, tmp_path):
@@ -446,6 +449,9 @@ def test_hostile_names_have_no_meaning_in_any_format(make, tmp_path):
     assert not [cell for row in rows for cell in row if cell.startswith(tuple("=+-@"))]
     rows = check_latex(as_latex(matrix), 2)
     assert not [row for row in rows if row.startswith("[")]
+    star = as_latex(read_matrix([make("star", "voc21", method="*")]))
+    assert "\n{*}, tiny" in star
+    assert r"\caption{mIoU in percent.}" in star
     html = as_page(matrix, tmp_path / "page")
     checked = Checker(html)
     words = "".join(checked.text)
@@ -514,6 +520,36 @@ def test_the_command(make, tmp_path, capsys):
     assert f"{tmp_path / 'out' / 'table.md'}, " in printed
 
 
+def test_where_the_table_goes(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = make("a", "voc21")
+    main(["table", str(run), "--output=~/t.tex", "-q"])
+    names = [f"t.{kind}" for kind in ("csv", "html", "json", "md", "tex")]
+    assert sorted(file.name for file in (tmp_path / "home").glob("t.*")) == names
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--output=", "argument --output: Expected a file, but got ''"),
+        ("--html=", "argument --html: Expected a file, but got ''"),
+        ("--html=a/report.html", "but got the report of a run, a/report.html"),
+        ("--seed=-1", "argument --seed: Expected a whole number from 0, got '-1'"),
+        ("--resamples=0", "argument --resamples: Expected a whole number from 1, got '0'"),
+    ],
+)
+def test_options_that_cannot_be(make, tmp_path, monkeypatch, capsys, option, said):
+    monkeypatch.chdir(tmp_path)
+    make("a", "voc21")
+    with pytest.raises(SystemExit) as stop:
+        main(["table", "a", option])
+    assert stop.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -521,6 +557,7 @@ def test_the_command(make, tmp_path, capsys):
         ("unfinished", "finished run with scores.json in {}, but there is none"),
         ("damaged", "to be as this version's `test` writes them, but got KeyError('mIoU')"),
         ("older", "to be a run folder of format 2, but it is of format 1"),
+        ("photos", "to be as this version's `test` writes them, but got JSONDecodeError"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_named(make, tmp_path, capsys, name, said):
@@ -533,6 +570,8 @@ def test_a_run_that_cannot_be_read_is_named(make, tmp_path, capsys, name, said):
         scores = json.loads((folder / "scores.json").read_text())
         del scores["mIoU"]
         (folder / "scores.json").write_text(json.dumps(scores))
+    elif name == "photos":
+        (folder / "photos.jsonl").write_text('{"id": ')
     elif name == "older":
         (folder / "run.json").write_text(json.dumps({"format": 1, "fingerprint": {}}))
     with pytest.raises(SystemExit) as stop:
@@ -712,3 +751,33 @@ def test_settings_that_are_not_the_methods_own_are_named(make):
         "residual false"
         in read_matrix([folder, make("b", "voc21", method="clip")]).rows[0].settings
     )
+
+
+def test_a_settings_own_benchmark_decides_whether_it_departs():
+    given = {"logit_scale": 65.0}
+    settings = {
+        "residual": True, "vocabulary": "sclip", "refine": None,
+        "inference": given, "by_benchmark": {"voc21": {"prob_thd": 0.1}},
+    }  # fmt: skip
+    assert departures("sclip", settings, "voc21") == {}
+    assert departures("sclip", settings, "voc20") == {"logit_scale": "65.0"}
+    pamr = {"kind": "pamr", "steps": 3, "dilations": [8, 16]}
+    naclip = {"residual": False, "vocabulary": "sclip", "sigma": 5.0, "refine": pamr}
+    assert departures("naclip", naclip, "voc21") == {"refine.steps": "3"}
+
+
+def test_distractors_are_named_beside_published_numbers(make):
+    scores = {
+        "benchmark": "voc21", "method": "sclip", "model": "openai/clip-vit-base-patch16",
+        "distractors": ["sky", "sea"],
+    }  # fmt: skip
+    matrix = read_matrix([make("a", mIoU=0.5, **scores)], published=True)
+    (row,) = [row for row in matrix.rows if row.method == "SCLIP, repository"]
+    (mark,) = row.cells["voc21"].marks
+    assert dict(matrix.notes)[mark] == "distractors none instead of 2"
+    own = {"refine": None, "residual": True, "vocabulary": "sclip"}
+    lines = published_beside(
+        {**scores, "protocol": "standard", "proposals": "all", "photos": 1449, "settings": own}
+    )
+    assert lines
+    assert all(line.endswith("; differs: 2 distractors") for line in lines)

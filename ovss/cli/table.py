@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ovss.runs.layout import RunLayout
 from ovss.utils.errors import ConfigurationError
 from ovss.utils.text import PROGRAM
 
@@ -27,6 +28,12 @@ def main(args: Sequence[str]) -> None:
             "Expected folders of finished runs, but got none; give some, or --published alone for "
             "published numbers of all benchmarks."
         )
+    run = RunLayout(options.html.parent) if options.html else None
+    if run and options.html == run.report and run.scores.exists():
+        raise ConfigurationError(
+            "Expected --html to be a file of its own, but got the report of a run, "
+            f"{options.html}; choose another."
+        )
     from rich.console import Console
     from rich.text import Text
 
@@ -34,6 +41,8 @@ def main(args: Sequence[str]) -> None:
     from ovss.report.matrix import read_matrix, write_matrix
     from ovss.utils.files import make_writable
 
+    if options.output.suffix in (".md", ".csv", ".json", ".tex", ".html"):
+        options.output = options.output.with_suffix("")
     for path, option in ((options.output, "--output"), (options.html, "--html")):
         if path is not None:
             make_writable(path.parent, "a folder for the table", option)
@@ -57,13 +66,13 @@ def _parsed(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=_file,
         default=Path("runs/table"),
         metavar="FILE",
         help="without a suffix; .md, .csv, .json, .tex and .html are added (%(default)s)",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="where the page goes (beside the others)"
+        "--html", type=_file, metavar="FILE", help="where the page goes (beside the others)"
     )
     parser.add_argument("--published", action="store_true", help="with rows of published numbers")
     parser.add_argument(
@@ -72,7 +81,25 @@ def _parsed(args: Sequence[str]) -> argparse.Namespace:
         help="with 95 %% bootstrap intervals over photos; some seconds a run",
     )
     parser.add_argument(
-        "--resamples", type=int, default=10_000, help="draws of the bootstrap (%(default)s)"
+        "--resamples", type=_whole(1), default=10_000, help="draws of the bootstrap (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    parser.add_argument("--seed", type=_whole(0), default=0, help="of the draws (%(default)s)")
     return parser.parse_args(args)
+
+
+def _file(path: str) -> Path:
+    """A file's path as it is typed."""
+    if not (found := Path(path).expanduser()).name:
+        raise argparse.ArgumentTypeError(f"Expected a file, but got {path!r}")
+    return found
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Reads whole numbers that are large enough."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"Expected a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return read

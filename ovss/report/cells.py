@@ -181,9 +181,10 @@ def _usual(cells: Sequence[Cell]) -> Mapping[str, str]:
 def _difference(cell: Cell, column: Column) -> str:
     """In what a cell is unlike its column; empty where it is alike."""
     own, usual = cell.conditions, column.conditions
-    names = own if cell.folder is None else dict.fromkeys([*usual, *own])
+    # Published numbers say nothing of versions and photos' names; none is with distractors.
+    known = [*own, "distractors"] if cell.folder is None else [*usual, *own]
     found = []
-    for name in names:
+    for name in dict.fromkeys(known):
         if own.get(name) == usual.get(name):
             continue
         if any(own.get(other) != usual.get(other) for other in OF_A_BENCHMARK.get(name, ())):

@@ -37,7 +37,7 @@ def as_markdown(matrix: Matrix) -> str:
         cells = [row.cells.get(key) for key in _keys(matrix)]
         texts = ["" if cell is None else _text(cell) + _sup(cell.marks) for cell in cells]
         lines.append(_markdown_row([title, *own, *texts]))
-    said = [f"mIoU in percent. {_of_intervals(matrix)}".strip(), *map(_markdown, matrix.described)]
+    said = [_about(matrix), *map(_markdown, matrix.described)]
     notes = [f"{_sup((mark,)).strip()} {_markdown(text)}" for mark, text in matrix.notes]
     return "\n".join([*lines, "", "<br>\n".join([*said, *notes]), ""])
 
@@ -102,7 +102,7 @@ def as_latex(matrix: Matrix) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{mIoU in percent. {_latex(_of_intervals(matrix))}}}",
+        rf"\caption{{{_latex(_about(matrix))}}}",
         rf"\begin{{tabular}}{{l{'r' * len(keys)}}}",
         r"\toprule",
         _latex_row(["method", *keys]),
@@ -166,6 +166,10 @@ def _of_intervals(matrix: Matrix) -> str:
     return "In brackets: 95 % bootstrap intervals over photos." if matrix.has_intervals else ""
 
 
+def _about(matrix: Matrix) -> str:
+    return f"mIoU in percent. {_of_intervals(matrix)}".strip()
+
+
 def _text(cell: Cell, to: str = " .. ") -> str:
     """A score, with its interval where it has one."""
     if cell.interval is None:
@@ -181,12 +185,18 @@ def _plain(cell: Cell | None) -> str:
 def _csv_cell(cell: Cell | None, intervals: bool) -> list[str]:
     if cell is None:
         return [""] * (4 if intervals else 2)
-    scores = [cell.mIoU, *((cell.interval or (None, None)) if intervals else ())]
+    # A published number has the digits that were published.
+    mIoU = _two_digits(cell.mIoU) if cell.folder else cell.written
+    ends = [_two_digits(end) for end in cell.interval or (None, None)] if intervals else []
     words = [
         value if name == "photos" else f"{name} {value}" for name, value in cell.conditions.items()
     ]
     said = ", ".join(filter(None, [*words, cell.origin]))
-    return [*("" if score is None else f"{100 * score:.2f}" for score in scores), said]
+    return [mIoU, *ends, said]
+
+
+def _two_digits(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.2f}"
 
 
 def _link(cell: Cell, folder: Path) -> str:
@@ -208,7 +218,7 @@ def _one_line(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", _one_line(text))
+    return re.sub(r"([\\`*\[\]<>|~$]|&(?=[\w#])|\b_|_\b)", r"\\\1", _one_line(text))
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -226,7 +236,8 @@ _LATEX: Mapping[str, str] = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after `\\` it would begin an option
+    "[": "{[}",  # after `\\` it would begin an option, and a star is eaten
+    "*": "{*}",
     "]": "{]}",
     **{character: f"\\{character}" for character in "{}$&#%_"},
 }

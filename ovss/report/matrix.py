@@ -24,10 +24,9 @@ from ovss.report.cells import (
 from ovss.report.departures import departures
 from ovss.report.formats import as_csv, as_json, as_latex, as_markdown, as_page
 from ovss.report.published import read_published
-from ovss.runs.fingerprint import flat
-from ovss.runs.layout import RunLayout
-from ovss.runs.photos import counts_of, read_photos
-from ovss.runs.run import read_results, read_run
+from ovss.runs.fingerprint import flat, read_fingerprint
+from ovss.runs.photos import counts_of
+from ovss.runs.run import Run, read_run
 from ovss.utils.files import write_atomically
 from ovss.utils.progress import Progress
 from ovss.utils.text import percent, seen
@@ -124,8 +123,8 @@ class _Result:
 
 
 def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
-    layout = RunLayout(folder)
-    scores, fingerprint = read_results(layout)
+    run = read_run(folder)
+    scores, fingerprint = run.scores, read_fingerprint(run.layout.run)
     settings = {name: str(value) for name, value in flat(scores["settings"]).items()}
     # Answers and their thresholds are a benchmark's own: they are no part of the method.
     proposals = {name: settings.pop(name) for name in [*settings] if name.startswith("proposals.")}
@@ -139,9 +138,9 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
         "proposals": scores["proposals"],
         **proposals,
         "prompts": scores.get("prompts", USUAL),
-        **({"distractors": str(len(scores["distractors"]))} if "distractors" in scores else {}),
+        **({"distractors": str(len(run.distractors))} if run.distractors else {}),
         "photos": seen(scores),
-        "photo set": _digest([photo.id for photo in read_photos(layout)]),
+        "photo set": _digest([photo.id for photo in run.photos]),
         "class names": _digest([names.get("classes"), names.get("prompts")]),
         "ovss": str(fingerprint.get("ovss", "unknown")),
     }
@@ -153,11 +152,11 @@ def _read(folder: Path, draws: tuple[int, int] | None) -> _Result:
         scores["mIoU"],
         percent(scores["mIoU"]),
         conditions,
-        _interval(folder, scores, *draws) if draws else None,
+        _interval(run, *draws) if draws else None,
         folder,
     )
     method = scores["method"]
-    own = departures(method, scores["settings"])
+    own = departures(method, scores["settings"], scores["benchmark"])
     return _Result(method, scores["model"], scores["benchmark"], settings, own, traits, cell)
 
 
@@ -166,15 +165,12 @@ def _digest(names: Any) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:6]
 
 
-def _interval(
-    folder: Path, scores: Mapping[str, Any], resamples: int, seed: int
-) -> tuple[float, float]:
-    run = read_run(folder)
+def _interval(run: Run, resamples: int, seed: int) -> tuple[float, float]:
     counts = counts_of(run.scored)
-    if len(counts) != scores["photos"]:
+    if len(counts) != run.scores["photos"]:
         raise ValueError(
-            f"Expected {run.layout.photos} to have the {scores['photos']} photos that were scored, "
-            f"but got {len(counts)}; run it again."
+            f"Expected {run.layout.photos} to have the {run.scores['photos']} photos that were "
+            f"scored, but got {len(counts)}; run it again."
         )
     classes, distractors = len(run.classes), len(run.distractors)
     return bootstrap_interval(counts, classes, run.protocol, resamples, seed, distractors)
@@ -198,7 +194,7 @@ def _rows(results: Sequence[_Result]) -> list[Row]:
             part[0].method,
             part[0].model,
             {each.benchmark: each.cell for each in part},
-            {**own, **{name: value for name, value in part[0].own.items() if name not in own}},
+            {**own, **{n: v for each in part for n, v in each.own.items() if n not in own}},
         )
         for (part, _), own in zip(parts, apart, strict=True)
     ]

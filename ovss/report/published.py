@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ovss.utils.text import seen
+from ovss.utils.text import counted, seen
 
 _FILE = Path(__file__).parents[2] / "datamodules" / "data" / "published.csv"
 
@@ -119,7 +119,7 @@ def _differences(each: Published, scores: Mapping[str, Any]) -> list[str]:
         for name, mine, theirs in pairs
         if mine != theirs
     ]
-    own = departures(scores["method"], scores["settings"])
+    own = departures(scores["method"], scores["settings"], each.benchmark)
     found += [
         f"{name} {value} and not the method's own"
         for name, value in own.items()
@@ -128,6 +128,8 @@ def _differences(each: Published, scores: Mapping[str, Any]) -> list[str]:
     found += [f"{name} not known" for name in ("protocol", "proposals") if not getattr(each, name)]
     if "prompts" in scores:
         found.append(f"prompts {scores['prompts']}")
+    if "distractors" in scores:
+        found.append(counted(len(scores["distractors"]), "distractor"))
     if scores["photos"] < scores.get("expected_photos", 0):
         found.append(seen(scores))
     return found
