@@ -258,13 +258,15 @@ def with_distractors(benchmark: Benchmark, names: Sequence[str]) -> Benchmark:
             f"of {benchmark.title}, as labels are bytes, but got {len(names)}."
         )
     released = benchmark.released_prompts
+    colours = voc_palette(labels.stop + len(benchmark.palette))
+    free = [colour for colour in colours[labels.start :] if colour not in benchmark.palette]
     return replace(
         benchmark,
         classes=(*benchmark.classes, *names),
         prompts=(*benchmark.prompts, *((name,) for name in names)),
         # The released code takes one word as one class.
         released_prompts=released and (*released, *(("".join(n.split()),) for n in names)),
-        palette=(*benchmark.palette, *voc_palette(labels.stop)[labels.start :]),
+        palette=(*benchmark.palette, *free[: len(names)]),
         distractors=benchmark.distractors + len(names),
     )
 

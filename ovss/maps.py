@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovss.sharing import shared
+
 
 def min_max(maps: Tensor) -> Tensor:
     """Scale each map of `(..., H, W)` to 0..1; a constant map becomes 0."""
@@ -43,6 +45,11 @@ def shrink_photo(photo: Tensor, size: tuple[int, int]) -> Tensor:
         photo[None].cpu(), size, mode="bilinear", antialias=True
     )
     return small[0].to(photo.device)
+
+
+def shared_shrunk(photo: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `shrink_photo`; the same tensor for all that share a pass (`ovss.sharing`)."""
+    return shared().once(lambda: shrink_photo(photo, size), "photo", photo, size)
 
 
 def enlarge_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -22,6 +22,7 @@ from ovss.proposals import Proposal, Proposer
 from ovss.proposals.metrics import ProposalScores
 from ovss.salience import SalienceDropout, Variant
 from ovss.segmenter import Segmenter
+from ovss.sharing import shared
 from ovss.utils.timing import StageTimes
 from ovss.vlm import VLM
 
@@ -147,6 +148,7 @@ class SegmentationModule(LightningModule):
                 "`data.init_args.batch_size` is faster.",
                 len(batch.ids),
             )
+        shared().clear()  # what other cells of a sweep left
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(batch.ids) // 2

@@ -14,7 +14,7 @@ from ovss.batch_size import fitting_batch
 from ovss.benchmark import Benchmark, PhotoBatch, label_of_id
 from ovss.captions import TEMPLATE, Caption
 from ovss.labelling import Labeller
-from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, shrink_photo
+from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, shared_shrunk
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.salience import Rounds, SalienceDropout, Variant
@@ -289,7 +289,7 @@ class LabelMaps(nn.Module):
         local = labeller.batch(
             maps,
             [
-                photo if size == bound else shrink_photo(photo, bound)
+                photo if size == bound else shared_shrunk(photo, bound)
                 for photo, size, bound in zip(photos, sizes, bounds, strict=True)
             ],
             [benchmark.has_background(len(own)) for own in labels],

@@ -61,6 +61,11 @@ class Shared:
             self._values[key] = (value, source)
         return value
 
+    def clear(self) -> None:
+        """Let go of all values, where memory has run out."""
+        with self._lock:
+            self._values.clear()
+
 
 class _Unshared(Shared):
     """Computes whatever is asked for, and keeps nothing."""

@@ -51,6 +51,7 @@ class SweepModule(LightningModule):
             self.add_module(f"cell_{number}", cell)  # Lightning gives it the trainer and the device
         self.folder = None if folder is None else Path(folder)
         self.changes = changes or {}
+        self._failed = ""
         self.done: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
         """What the last finished pass computed of each kind, and what runs of their own would have
@@ -168,12 +169,29 @@ class SweepModule(LightningModule):
 
     def _start(self) -> None:
         self.done, self.asked = Counter(), Counter()
+        self._failed = ""
         for cell in self.cells.values():
             cell.start()
 
+    def on_test_end(self) -> None:
+        """Say which cells failed, once the callbacks have written the others."""
+        if self._failed:
+            raise ValueError(self._failed)
+
+    on_predict_end = on_test_end
+
     def _finish(self) -> None:
-        for cell in self.cells.values():
-            cell.finish()
+        failed = {}
+        for name, cell in self.cells.items():
+            try:
+                cell.finish()
+            except ValueError as error:  # the same on all processes, which have gathered it
+                failed[name] = str(error)
+        # What fails everywhere is said once.
+        words = {text: [n for n in failed if failed[n] == text] for text in failed.values()}
+        self._failed = "\n".join(f"{', '.join(own)}: {text}" for text, own in words.items())
+        if len(failed) == len(self.names):
+            raise ValueError(self._failed)
         counts = gather_texts([json.dumps([self.done, self.asked])], self.device)
         self.done, self.asked = Counter(), Counter()
         for done, asked in map(json.loads, counts):

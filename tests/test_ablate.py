@@ -4,10 +4,12 @@ import csv
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from ovss.cli.ablate import cells_of
 from ovss.cli.main import main
 from ovss.report.ablation import read_ablation, write_ablation
 
@@ -148,3 +150,19 @@ def test_ties_numbers_and_words(ablate, tmp_path, capsys, monkeypatch):
     assert {tuple(line.split(" | ")[:2]) for line in lines[4:8]} == {
         ("| mean", "pamr"), ("| mean", "null"), ("| 2", "pamr"), ("| 2", "null"),
     }  # fmt: skip
+
+
+def test_values_that_are_nearly_alike_are_cells_of_their_own():
+    segmenter = SimpleNamespace(passes=1)
+    cells = cells_of(segmenter, {"threshold": [0.1234561, 0.1234562], "blur": [0.0, 0.05]})
+    assert len(cells) == 4
+    assert "threshold-0.1234561_blur-0" in cells
+
+
+def test_a_finished_ablation_says_no_saving_it_does_not_know(ablate, capsys):
+    folder = ablate("--rounds=1", "--refine=null")
+    for path in folder.glob("*/timing.json"):
+        path.unlink()
+    capsys.readouterr()
+    ablate("--rounds=1", "--refine=null")
+    assert "computed" not in capsys.readouterr().out

@@ -229,3 +229,32 @@ def test_a_model_is_asked_once_about_a_photo(tiny_blip, go):
     assert all(cell.segmenter.proposer is asked for cell in module.cells.values())
     own = go(SegmentationModule(pnp.varied(threshold=0.4)), "own", limit=2)
     assert contents(folder / "high") == contents(own)
+
+
+def test_a_failing_cell_does_not_keep_the_others_from_their_scores(pnp, go, tmp_path):
+    class Fussy(PnP):
+        def label(self, batch, *args, **kwargs):
+            if "val_00001" in batch.ids and self.dropout.rounds == 2:
+                raise ValueError("not this one")
+            return super().label(batch, *args, **kwargs)
+
+    fussy = Fussy(pnp.vlm, 4, 2, SalienceDropout(2, 4), Labeller(refine=None), proposals="all")
+    with pytest.raises(ValueError, match=r"^r2: (?s:.)*val_00001: segmenting it failed: not this"):
+        go(sweep_of({"r1": fussy.varied(rounds=1), "r2": fussy}), callbacks=[ReportWriter()])
+    folder = tmp_path / "sweep"
+    assert (folder / "r1" / "scores.json").is_file()
+    assert (folder / "r1" / "report.html").is_file()
+    assert not (folder / "r2" / "scores.json").exists()
+
+
+def test_large_photos_share_their_lattice_and_memory_that_ran_out_is_let_go(pnp, monkeypatch):
+    monkeypatch.setattr("ovss.pnp.LONGEST_SIDE", 16)
+    benchmark = of_classes(["cat"])
+    photo, maps = torch.zeros(3, 20, 30, dtype=torch.uint8), torch.rand(1, 4, 4)
+    with sharing() as values:
+        for threshold in (0.1, 0.2):
+            cell = pnp.varied(threshold=threshold, refine="crf")
+            cell.label_maps([photo], [maps], [(1,)], benchmark, 1)
+        assert (values.done["lattice"], values.asked["lattice"]) == (1, 2)
+        values.clear()
+        assert not values._values

@@ -5,6 +5,7 @@ import json
 import statistics
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ovss.benchmark import PhotoBatch, label_of_id, of_classes, with_distractors
 from ovss.cli.main import main
-from ovss.cli.vocabulary import _numbers
+from ovss.cli.vocabulary import _changes, _numbers
 from ovss.datamodules import ADE20K, VOC, Cityscapes, COCOObject, COCOStuff, Folder, PascalContext
 from ovss.dense_clip import DenseCLIP
 from ovss.dense_clip.vocabulary import queries_of
@@ -372,3 +373,23 @@ def test_every_benchmark_has_vocabularies(tmp_path):
         for each in found.values():
             assert tuple(bool(own) for own in each.prompts) == tuple(map(bool, benchmark.prompts))
         assert len(with_distractors(benchmark, found["distractors-50"].distractors).classes) <= 255
+
+
+def test_other_names_leave_the_file_of_a_finished_run_alone(tmp_path):
+
+    pets = replace(of_classes(["cat", "dog"]), prompts_file="draw-0.txt")
+    first, second = (
+        _changes(tmp_path, replace(pets, prompts=((), (name,), ("dog",))))["data.init_args.prompts"]
+        for name in ("cat", "tom")
+    )
+    assert first != second
+    assert Path(first).name == Path(second).name == "draw-0.txt"
+    assert Path(first).read_text() == "cat\ndog\n"
+
+
+def test_distractors_have_colours_of_their_own():
+    for background in (False, True):
+        pets = with_distractors(
+            of_classes(["cat", "dog"], background), [f"x{n}" for n in range(40)]
+        )
+        assert len(set(pets.palette)) == len(pets.palette) == len(pets.classes)

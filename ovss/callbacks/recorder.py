@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,21 @@ def runs_of(
         return [PassRun(RunLayout(folder / name), cell, name) for name, cell in cells]
     module: Any = pl_module
     return [PassRun(RunLayout(folder), module)]
+
+
+def saved_by(sweep: SweepModule, layout: RunLayout) -> dict[str, Any]:
+    """What sharing saved in a sweep's pass, or the last one of a cell if nothing was left to do.
+
+    Args:
+        sweep: after its pass.
+        layout: of the cell, whose `timing.json` need not be there.
+    """
+    if sweep.asked:
+        return sweep.saved()
+    try:
+        return json.loads(layout.timing.read_text(encoding="utf-8")).get("sweep", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 class Recorder:

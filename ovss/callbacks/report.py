@@ -30,7 +30,7 @@ class ReportWriter(Callback):
         usable = dataset if hasattr(dataset, "benchmark") else None
         with sharing():
             for layout, module, cell in runs_of(trainer, pl_module):
-                if not layout.photos.is_file():
+                if not layout.photos.is_file() or module.results is None:
                     continue
                 path = write_report(read_run(layout.folder), module.benchmark, usable)
                 if cell is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
-from ovss.callbacks.recorder import run_folder
+from ovss.callbacks.recorder import run_folder, saved_by
 from ovss.module import SegmentationModule
 from ovss.report.ablation import ablation_table, read_ablation, write_ablation
 from ovss.report.tables import headline
-from ovss.runs.layout import RunLayout
 from ovss.segmenter import Segmenter
 from ovss.sweep_module import SweepModule
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
@@ -67,7 +65,7 @@ def ablate_with_trainer(
     log.info("%s in one pass over the photos", counted(len(cells), "setting"))
     trainer.test(sweep, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
-        show_ablation(folder, cells)
+        show_ablation(folder, cells, sweep)
 
 
 def values_of(name: str, text: str) -> list[Any]:
@@ -127,10 +125,12 @@ def cells_of(segmenter: Segmenter, choices: Mapping[str, list[Any]]) -> dict[str
 
 def _word(value: Any) -> str:
     """A value as it is given and as a folder's name may have it."""
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "null" if value is None else str(value)
 
 
-def show_ablation(folder: Path, cells: Mapping[str, Mapping[str, Any]]) -> None:
+def show_ablation(folder: Path, cells: Mapping[str, Mapping[str, Any]], sweep: SweepModule) -> None:
     """Write the files, and print the table with what sharing saved."""
     rows = read_ablation(folder, cells)
     files = write_ablation(folder, rows)
@@ -138,22 +138,24 @@ def show_ablation(folder: Path, cells: Mapping[str, Mapping[str, Any]]) -> None:
     console.print(ablation_table(rows))
     best = rows[0].run
     console.print(Text(f"best: {best.name}: {headline(best.scores)}", style="bold"), soft_wrap=True)
-    console.print(Text(saved_line(best.layout)), soft_wrap=True)
+    if line := saved_line(saved_by(sweep, best.layout)):
+        console.print(Text(line), soft_wrap=True)
     listed = ", ".join(file.name for file in files)
     console.print(Text(f"results in {folder}: {listed}, and a run folder each"), soft_wrap=True)
 
 
-def saved_line(layout: RunLayout) -> str:
-    """What sharing saved in the last pass that had photos to do, from a cell's `timing.json`."""
-    timing = json.loads(layout.timing.read_text(encoding="utf-8"))
-    sweep = dict(timing["sweep"])
-    cells = sweep.pop("cells")
+def saved_line(saved: Mapping[str, Any]) -> str:
+    """What sharing saved, from `SweepModule.saved`; empty where it saved nothing."""
+    counts = {kind: saved[kind] for kind in _KINDS if kind in saved}
     parts = [
         f"{count['done']} of {count['without_sharing']} {_KINDS[kind]}"
-        for kind, count in sweep.items()
-        if kind in _KINDS and count["without_sharing"] > count["done"]
+        for kind, count in counts.items()
+        if count["without_sharing"] > count["done"]
     ]
-    return f"computed, of what {counted(cells, 'run')} of their own would have: {', '.join(parts)}"
+    if not parts:
+        return ""
+    runs = counted(saved["cells"], "run")
+    return f"computed, of what {runs} of their own would have: {', '.join(parts)}"
 
 
 _KINDS = {"rounds": "rounds", "image": "image features", "lattice": "CRF lattices"}

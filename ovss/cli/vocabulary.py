@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ovss.benchmark import Benchmark
-from ovss.callbacks.recorder import run_folder
+from ovss.callbacks.recorder import run_folder, saved_by
 from ovss.datamodules.specs import names_of_all, shipped_synonyms, with_prompts
 from ovss.module import SegmentationModule
 from ovss.report.vocabulary import scored_rows
 from ovss.report.vocabulary_tables import remarks, rich_table, write_vocabulary_report
+from ovss.runs.layout import RunLayout
 from ovss.runs.run import read_run
 from ovss.sweep_module import SweepModule
 from ovss.utils.errors import ConfigurationError, configuration_at_fault
@@ -90,22 +91,27 @@ def vocabulary_with_trainer(
         run_of[name] = first.setdefault((named.prompts, names[name]), name)
         if run_of[name] == name:
             cells[name] = SegmentationModule(varied, named, module.on_error)
-            changes[name] = _changes(folder / "prompts" / f"{name}.txt", named)
+            changes[name] = _changes(folder / "prompts", named)
             if "vocabulary" in segmenter.variable:
                 changes[name]["model.vocabulary"] = vocabulary.reference or "natural"
     log.info("%d vocabularies, %d of them distinct", len(names), len(cells))
-    trainer.test(SweepModule(cells, folder, changes), datamodule=datamodule, verbose=False)
+    sweep = SweepModule(cells, folder, changes)
+    trainer.test(sweep, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
-        _report(folder, names, run_of, seed)
+        _report(folder, names, run_of, seed, saved_by(sweep, RunLayout(folder / "names")))
 
 
-def _report(folder: Path, names: dict[str, Names], run_of: dict[str, str], seed: int) -> None:
+def _report(
+    folder: Path,
+    names: dict[str, Names],
+    run_of: dict[str, str],
+    seed: int,
+    saved: dict[str, Any],
+) -> None:
     from ovss.report.vocabulary_plot import draw_dots
 
     runs = {name: read_run(folder / name) for name in run_of.values()}
     rows = scored_rows(names, {name: runs[own] for name, own in run_of.items()})
-    timing = runs["names"].layout.timing  # of the pass that had photos to do
-    saved = json.loads(timing.read_text("utf-8")).get("sweep", {}) if timing.is_file() else {}
     write_vocabulary_report(folder, rows, saved, seed)
     draw_dots(rows, folder / "vocabulary.png")
     console = Console()
@@ -135,12 +141,19 @@ def _numbers(text: str) -> list[int]:
         ) from None
 
 
-def _changes(file: Path, benchmark: Benchmark) -> dict[str, Any]:
-    """What the configuration of a run with these names has of its own; writes their file."""
+def _changes(folder: Path, benchmark: Benchmark) -> dict[str, Any]:
+    """What the configuration of a run with these names has of its own; writes their file.
+
+    It lies in a folder of its content's digest: other names never take the place of those that a
+    finished run was made with.
+    """
     changes: dict[str, Any] = {}
     if benchmark.prompts_file is not None:
         lines = ["; ".join(own) for own in benchmark.prompts[: benchmark.scored] if own]
-        write_atomically(file, "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        file = folder / digest / benchmark.prompts_file
+        write_atomically(file, text)
         changes["data.init_args.prompts"] = str(file)
     if benchmark.distractors:
         changes["data.init_args.distractors"] = [*benchmark.classes[benchmark.scored :]]

@@ -28,7 +28,7 @@ from ovss.dense_clip.methods import METHODS
 from ovss.dense_clip.text import TextEncoder
 from ovss.dense_clip.vocabulary import Queries, queries_of, read_vocabulary
 from ovss.dense_clip.windows import Axis, Windows, by_shape, in_parts
-from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, full_float32, shrink_photo
+from ovss.maps import LONGEST_SIDE, bounded, enlarge_labels, full_float32, shared_shrunk
 from ovss.preprocessing import InputSpec
 from ovss.proposals import Proposal, Proposer
 from ovss.refine import Refinement, resolve
@@ -375,7 +375,7 @@ class LabelMap(nn.Module):
         size = (values.shape[1], values.shape[2])
         guide = interpolate(pixels[None].float(), size, mode="bilinear")[0]
         if photo.shape[1:] != size:
-            photo = shrink_photo(photo, size)
+            photo = shared_shrunk(photo, size)
         (shares,) = self.refinement.probabilities([scale * values], [photo], [guide])
         # Their logarithms have them as softmax.
         refined = WholeLogits(shares.clamp(min=torch.finfo(shares.dtype).tiny).log())
